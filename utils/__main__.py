@@ -1,0 +1,42 @@
+"""The command line: python3 -m utils VERB, from the repository's root."""
+
+import importlib
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036  said here, in words that an older Python can still read
+    sys.exit(
+        f"Python 3.11 or newer is needed, and {sys.executable} is {sys.version_info[0]}.{sys.version_info[1]}: "
+        "get one from https://www.python.org/downloads and start again with it, as in `python3.13 -m utils lab`."
+    )
+
+from utils import environment
+
+VERBS = {  # verb: module, function, help
+    "lab": ("notebooks", "lab", "open JupyterLab at the first notebook [options of jupyter lab]"),
+    "test": ("notebooks", "test", "nbval over all notebooks, then the tests in utils [options of pytest]"),
+    "run": ("notebooks", "run", "re-execute notebooks and store their outputs [--force] [NOTEBOOK ...]"),
+    "train": ("training", "main", "train the review classifier of notebook 07 [--help shows its options]"),
+    "data": ("datasets", "main", "fetch and check IMDB ahead of a class"),
+}
+
+
+def main(argv):
+    """Do what `argv` says, in an environment that has the requirements; returns the exit code."""
+    verb, *rest = argv or ["--help"]
+    asks = {"-h", "--help"} & {verb, *rest}
+    if verb not in VERBS or (asks and verb in ("lab", "test", "run")):  # train and data explain themselves
+        print("usage: python3 -m utils VERB ...\n")
+        for name, (_, _, meaning) in VERBS.items():
+            print(f"  {name:6} {meaning}")
+        return 0 if asks else 2
+    environment.enter(verb, argv)
+    module, function, _ = VERBS[verb]
+    return getattr(importlib.import_module(f"utils.{module}"), function)(rest)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,107 @@
+"""Attention, written out: from a set of scores to many heads.
+
+Rows everywhere: queries (…, T_q, d), keys (…, T_k, d), values (…, T_k, d_v). A mask is boolean, broadcastable to
+(…, T_q, T_k), and True where a query *may attend*, as in torch's `scaled_dot_product_attention` (and the opposite of
+`nn.MultiheadAttention`).
+
+Shapes: B batch, T set size, H heads, d dimension.
+"""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+def softargmax(scores, beta=1.0, dim=-1):
+    """Soft choice: exp(βs) / Σ exp(βs) along `dim`; same shape as `scores`. Known as softmax.
+
+    `beta` is the inverse temperature: 0 gives equal weights, a very large one the hard choice.
+    """
+    scores = beta * scores
+    powers = (scores - scores.detach().amax(dim, keepdim=True)).exp()  # the largest power is 1: none overflows
+    return powers / powers.sum(dim, keepdim=True)
+
+
+def hardargmax(scores, dim=-1):
+    """Hard choice: one-hot at the largest score along `dim`, at the first of equals; same shape as `scores`."""
+    chosen = scores.argmax(dim, keepdim=True)
+    return torch.zeros_like(scores).scatter(dim, chosen, 1.0)
+
+
+def attend(queries, keys, values, *, beta=None, mask=None, choose=softargmax):
+    """Mix the values by how well their keys match each query: a = choose(β q Kᵀ), h = a V.
+
+    queries (…, T_q, d), keys (…, T_k, d), values (…, T_k, d_v), mask boolean and broadcastable to (…, T_q, T_k), True =
+    may attend. `beta` is the inverse temperature, 1/√d unless given. `choose` turns scores into weights.
+    Returns h (…, T_q, d_v) and the weights a (…, T_q, T_k). A query that may attend to nothing gets zeros for both.
+    Vaswani et al. (2017), Attention Is All You Need, equation 1.
+    """
+    d = queries.shape[-1]
+    if keys.shape[-1] != d:
+        raise ValueError(f"queries of size {d} cannot be compared with keys of size {keys.shape[-1]}: use equal sizes")
+    if beta is None:
+        beta = 1 / math.sqrt(d)
+    scores = beta * queries @ keys.transpose(-2, -1)  # (…, T_q, T_k)
+    if mask is None:
+        a = choose(scores)
+    else:
+        lowest = torch.finfo(scores.dtype).min  # finite: a row of -inf alone would become NaN
+        a = choose(scores.masked_fill(~mask, lowest)).masked_fill(~mask, 0.0)
+    return a @ values, a  # (…, T_q, d_v), (…, T_q, T_k)
+
+
+def padding_mask(lengths, size):
+    """True for real elements: `lengths` (B,) of sets padded to `size` → (B, 1, size), a mask every query shares."""
+    positions = torch.arange(size, device=lengths.device)
+    return (positions < lengths[:, None])[:, None, :]
+
+
+class MultiHeadAttention(nn.Module):
+    """Several attentions side by side, each in its own d_model / num_heads dimensions, and one map that mixes them.
+
+    W_q, W_k, W_v are stacked in `in_proj` (3 d_model × d_model); `out_proj` is the lecture's W_h, the papers' W_o.
+    `dropout` drops attention weights while training. ValueError if d_model is no multiple of num_heads.
+    Vaswani et al. (2017), section 3.2.2.
+    """
+
+    def __init__(self, d_model, num_heads, *, dropout=0.0, bias=True):
+        super().__init__()
+        if d_model % num_heads:
+            raise ValueError(f"{d_model=} cannot be split into {num_heads=}: use a multiple of {num_heads}")
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.in_proj = nn.Linear(d_model, 3 * d_model, bias=bias)
+        self.out_proj = nn.Linear(d_model, d_model, bias=bias)
+        for layer in (self.in_proj, self.out_proj):
+            nn.init.xavier_uniform_(layer.weight)
+            if bias:
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, queries, keys=None, values=None, *, mask=None, need_weights=False):
+        """queries (B, T_q, d_model) → h (B, T_q, d_model), and the weights (B, H, T_q, T_k) or None.
+
+        Without keys it is self-attention; without values the keys serve as values. mask: broadcastable to
+        (B, T_q, T_k), True = may attend, the same for every head. Without weights torch's fused kernel does the work.
+        """
+        q, k, v = (self.split(x) for x in self.project(queries, keys, values))  # (B, H, T, d_model / H)
+        if mask is not None and mask.dim() > 2:
+            mask = mask.unsqueeze(-3)  # (B, 1, T_q, T_k)
+        dropout = self.dropout if self.training else 0.0
+        if need_weights:
+            h, a = attend(q, k, v, mask=mask, choose=lambda scores: F.dropout(softargmax(scores), dropout))
+        else:
+            h, a = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout), None
+        return self.out_proj(h.transpose(1, 2).flatten(2)), a  # (B, T_q, d_model)
+
+    def project(self, queries, keys, values):
+        if keys is None:
+            return self.in_proj(queries).chunk(3, dim=-1)  # one product instead of three
+        weights = self.in_proj.weight.chunk(3)
+        biases = (None,) * 3 if self.in_proj.bias is None else self.in_proj.bias.chunk(3)
+        inputs = queries, keys, keys if values is None else values
+        return [F.linear(x, w, b) for x, w, b in zip(inputs, weights, biases, strict=True)]
+
+    def split(self, x):
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, T, d_model) → (B, H, T, d_model / H)

@@ -1,0 +1,150 @@
+"""Goes on in a Python that has the requirements: the running one, else `.venv`. Standard library only."""
+
+import hashlib
+import importlib.util
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+REQUIREMENTS = ROOT / "requirements.txt"
+VENV = ROOT / ".venv"
+CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
+
+# What a Python must have to be used as it is: usable versions (from, below), not the exact pins.
+LIBRARY = ("torch", "torchtext", "sentencepiece", "numpy", "matplotlib", "ipywidgets", "pooch", "tqdm")
+NOTEBOOK_TOOLS = ("jupyterlab", "nbclient", "nbval", "pytest")
+USABLE = {"torch": ((2, 6), (3,)), "torchtext": ((0, 6), (0, 7)), "ipywidgets": ((7, 7), (9,))}
+
+FAILURES = (  # what pip and venv say → what the reader is told; the first that fits
+    (
+        r"No space left on device|not enough space on the disk",
+        "The disk, or the folder for temporary files, is full: free 3 GB and start again.",
+    ),
+    (
+        r"connection broken|ConnectionError|timed out|ProxyError|name resolution|getaddrinfo",
+        "No network: pip cannot reach its package index. Connect, or correct pip's index or proxy, and start again.",
+    ),
+    (
+        r"No matching distribution found for (\S+)",
+        r"There is no \1 for this Python and machine: use a 64-bit Python 3.11 to 3.14 and start again.",
+    ),
+)
+
+
+def enter(verb, argv):
+    """Return if the running Python can do `verb`; else do `argv` in `.venv`, made or brought up to date first."""
+    missing = lacking(verb)
+    ours = stamp().exists() and VENV.samefile(sys.prefix)
+    if not missing and (finished() or not ours):
+        return
+    if not finished():
+        make(missing)
+    elif ours:
+        sys.exit(f"{VENV} is damaged (it lacks {', '.join(missing)}): delete this folder and start again.")
+    become([str(python()), "-m", "utils", *argv])
+
+
+def lacking(verb):
+    """What the running Python lacks for `verb`, as a list of names."""
+    missing = []
+    for name in LIBRARY if verb in ("train", "data") else LIBRARY + NOTEBOOK_TOOLS:
+        least, below = USABLE.get(name, ((0,), (sys.maxsize,)))
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            missing.append(name)
+            continue
+        if not least <= tuple(int(number) for number in re.findall(r"\d+", version)) < below:
+            missing.append(f"a usable {name} (it has {version})")
+    return missing
+
+
+def python():
+    return VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def stamp():
+    """The file written last: its content tells which requirements `.venv` has, all of them."""
+    return VENV / "installed.sha256"
+
+
+def wanted():
+    return hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
+
+
+def finished():
+    return python().exists() and stamp().exists() and stamp().read_text() == wanted()
+
+
+def has_nvidia():
+    return bool(shutil.which("nvidia-smi")) or Path("/proc/driver/nvidia").exists()
+
+
+def make(missing):
+    """Make `.venv`, or bring a finished one up to date; where that fails, exit with one line that says what to do."""
+    if not (importlib.util.find_spec("venv") and importlib.util.find_spec("ensurepip")):
+        package = f"python{sys.version_info.major}.{sys.version_info.minor}-venv"
+        sys.exit(f"This Python cannot make environments: sudo apt install {package} (Debian, Ubuntu) and start again.")
+    cuda = sys.platform == "linux" and has_nvidia()
+    pip = [python(), "-m", "pip", "install", "--disable-pip-version-check"]
+    # What was cut short may hold packages that pip takes for whole ones, so only a finished `.venv` is built upon.
+    update = python().exists() and stamp().exists()
+    stamp().unlink(missing_ok=True)
+    if update:
+        print(f"requirements.txt has changed: bringing {VENV} up to date.", flush=True)
+    else:
+        print(f"{sys.executable} lacks {', '.join(missing)}.")
+        size = "3 GB" if cuda else "400 MB"
+        print(f"Installing requirements.txt into {VENV}: about {size} to download, once; some minutes.", flush=True)
+        # In two steps, because venv keeps to itself why ensurepip failed.
+        step([sys.executable, "-m", "venv", "--clear", "--without-pip", VENV])
+        step([python(), "-m", "ensurepip"])
+    if sys.platform == "linux" and not cuda:
+        # The ordinary torch brings gigabytes of CUDA. Do not wait long for an index of CPU wheels that is out of reach.
+        torch = re.search(r"^torch==.*", REQUIREMENTS.read_text(), re.MULTILINE)[0]
+        impatient = ["--retries", "1", "--timeout", "15"]
+        if not step(
+            [*pip, "--no-deps", "--index-url", CPU_WHEELS, *impatient, torch], unless="No matching distribution"
+        ):
+            print(f"{CPU_WHEELS} has no {torch}, or is out of reach: trying the ordinary one, 3 GB.", flush=True)
+    step([*pip, "-r", REQUIREMENTS])
+    stamp().write_text(wanted())
+    print(f"Done: {VENV} is ready.", flush=True)
+
+
+def step(command, unless=None):
+    """Run one step of the installation, showing its large downloads. Exits where it fails, `unless` it said this."""
+    said = ""
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as process:
+        for line in process.stdout:
+            said += line
+            if " MB)" in line or line.startswith("Installing"):
+                print(f"  {line.strip():.110}", flush=True)
+    if process.returncode and not (unless and unless in said):
+        sys.exit(explain(said))
+    return process.returncode == 0
+
+
+def explain(failure):
+    """One line with the remedy for a failure that we know; for any other, the end of what was said."""
+    for pattern, remedy in FAILURES:
+        if found := re.search(pattern, failure):
+            return found.expand(remedy)
+    return "".join(failure.splitlines(keepends=True)[-15:]) + "The installation failed, for the reason above."
+
+
+def become(command):
+    """Go on as `command`. Windows cannot replace a process: there it is a child, which Ctrl-C is left to."""
+    sys.stdout.flush()
+    if os.name == "posix":
+        os.execv(command[0], command)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(subprocess.call(command))

@@ -1,0 +1,171 @@
+"""Notebooks as files: opening, testing, re-executing and storing them (`python3 -m utils lab`, `test`, `run`)."""
+
+import copy
+import os
+import sys
+import time
+from pathlib import Path
+
+import matplotlib.font_manager  # noqa: F401  builds its cache now: in a notebook, the notice would go to stderr
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellControlSignal, DeadKernelError
+
+from utils import environment, written_atomically
+
+FOLDER = environment.ROOT / "notebooks"
+TESTS = environment.ROOT / "utils" / "tests"
+
+# Cells with this tag may print something else each time: times, training logs, widgets.
+IGNORED = "nbval-ignore-output"
+NBVAL = (
+    "--nbval",
+    "--nbval-current-env",
+    "--nbval-cell-timeout=600",
+    f"--nbval-sanitize-with={TESTS / 'nbval_sanitize.cfg'}",
+)
+
+# The first code cell of every notebook, word for word. Colab has torch, numpy and all that these three build upon.
+BOOTSTRAP = """\
+# The same cell opens every notebook: it makes `import utils` work.
+import sys
+from pathlib import Path
+
+REPOSITORY = ""  # its address, for Colab
+if "google.colab" in sys.modules:
+    if not Path("../utils").exists():
+        assert REPOSITORY, "Colab needs the repository's address: `python3 -m utils publish` writes it into this cell"
+        !git clone --quiet --depth 1 {REPOSITORY} attention
+        %cd attention/notebooks
+    !pip install --quiet --no-deps torchtext==0.6.0 sentencepiece pooch
+root = next(path for path in (Path.cwd(), *Path.cwd().parents) if (path / "utils/attention.py").exists())
+sys.path.insert(0, str(root))"""
+
+METADATA = {
+    "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+CELL_METADATA = ("tags", "jupyter", "cellView")  # the last two fold a cell, in JupyterLab and in Colab
+WIDGET = "application/vnd.jupyter.widget-view+json"
+os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # this environment's kernel, not one from the home directory
+KERNEL_OPTIONS = [
+    # Pictures do not name the version of matplotlib that drew them.
+    "--InlineBackend.print_figure_kwargs={'bbox_inches': 'tight', 'metadata': {'Software': None}}",
+    "--IPKernelApp.log_level=ERROR",  # no warning that the kernel's port, on this machine only, is not encrypted
+]
+
+
+def stored():
+    """The paths of all notebooks, in order."""
+    return sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
+
+
+def lab(arguments):
+    """Become JupyterLab, open at the first notebook, for this machine only; Jupyter makes a token of its own."""
+    place = "/lab" + "".join(f"/tree/notebooks/{path.name}" for path in stored()[:1])
+    options = [f"--ServerApp.root_dir={environment.ROOT}", "--ServerApp.ip=127.0.0.1", "--ServerApp.answer_yes=True"]
+    environment.become([sys.executable, "-m", "jupyterlab", *options, f"--LabApp.default_url={place}", *arguments])
+
+
+def test(arguments):
+    """One run of pytest over all notebooks and the tests of `utils`; returns its exit code."""
+    command = [*NBVAL, *map(str, stored()), str(TESTS), *arguments]
+    print("pytest", *command, flush=True)
+    return pytest.main(command)
+
+
+def run(arguments):
+    """Re-execute the notebooks named, or all, and store them; exits at the first that fails, which is left untouched.
+
+    One whose checked outputs came out as stored is left untouched too, unless `arguments` has --force.
+    """
+    force = "--force" in arguments
+    names = [name for name in arguments if name != "--force"]
+    for path in [Path(name) for name in names] or stored() or [FOLDER]:
+        if not path.is_file():
+            sys.exit(f"{path} is no notebook: name one by its path, or none to run all that are in notebooks/.")
+        print(path, flush=True)
+        start = time.perf_counter()
+        try:
+            book = normal(execute(path))
+        except (CellControlSignal, DeadKernelError, ValueError) as problem:
+            sys.exit(f"{problem}\n{path} is left as it was.")
+        changed = force or comparable(book) != comparable(nbformat.read(path, as_version=4))
+        if changed:
+            write(book, path)
+        print(f"  {'stored' if changed else 'unchanged'} after {time.perf_counter() - start:.0f} s", flush=True)
+    return 0
+
+
+def execute(path):
+    """The notebook at `path`, run from top to bottom by a new kernel in the notebook's folder."""
+    book = nbformat.read(path, as_version=4)
+    code = [(index, cell) for index, cell in enumerate(book.cells) if cell.cell_type == "code"]
+    client = NotebookClient(
+        book,
+        kernel_name="python3",
+        timeout=600,
+        record_timing=False,
+        shutdown_kernel="immediate",
+        coalesce_streams=True,  # one output, however many pieces the kernel sent it in
+        extra_arguments=KERNEL_OPTIONS,
+        resources={"metadata": {"path": str(path.parent)}},
+    )
+    with client.setup_kernel():
+        for count, (index, cell) in enumerate(code, 1):
+            start = time.perf_counter()
+            client.execute_cell(cell, index, execution_count=count)
+            seconds, title = time.perf_counter() - start, cell.source.partition("\n")[0]
+            print(f"  {count:3} of {len(code)} {seconds:6.1f} s  {title:.80}", flush=True)
+    return book
+
+
+def normal(book):
+    """`book` with nothing in it that depends on when, where and by whose editor it was run. Changes `book`.
+
+    Raises ValueError for what must never be stored: stderr, the toy set's figures, a figure without its line of text.
+    """
+    book.metadata = METADATA
+    for cell, following in zip(book.cells, [*book.cells[1:], None]):
+        cell.metadata = {key: cell.metadata[key] for key in CELL_METADATA if key in cell.metadata}
+        if cell.cell_type != "code":
+            continue
+        cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+        for output in cell.outputs:
+            if output.get("name") == "stderr":
+                raise ValueError(f"Cell {cell.execution_count} writes to stderr:\n{output.text}")
+            if "source: toy" in output.get("text", "").splitlines():
+                raise ValueError("It ran on the toy reviews: `python3 -m utils data` fetches IMDB.")
+            if "data" in output:
+                output.metadata = {}
+            if "image/png" in output.get("data", {}):
+                if not caption(following):
+                    raise ValueError(f"Cell {cell.execution_count} draws, and no text below opens with what it shows.")
+                output.metadata = {"image/png": {"alt": caption(following)}}
+    return book
+
+
+def caption(cell):
+    """What the figure above `cell` shows: the first line of that text, without * or _ around it; None without one."""
+    if cell is None or cell.cell_type != "markdown" or cell.source.startswith("#"):
+        return None
+    return cell.source.partition("\n")[0].strip(" *_") or None
+
+
+def comparable(book):
+    """A copy of `book` without what a second run may change: outputs of ignored cells, pixels of pictures."""
+    book = copy.deepcopy(book)
+    for cell in book.cells:
+        if IGNORED in cell.metadata.get("tags", []):
+            cell.outputs = []
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                output.data["image/png"] = ""
+    return book
+
+
+def write(book, path):
+    """Write `book` to `path`, all or nothing."""
+    with written_atomically(path) as file:
+        file.write(nbformat.writes(book) + "\n")

@@ -1,0 +1,197 @@
+"""The command line: which Python it goes on in, what it installs, what it says when something is missing."""
+
+import ast
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from utils import environment, notebooks
+from utils.__main__ import main
+
+UTILS = environment.ROOT / "utils"
+
+
+@pytest.fixture
+def house(tmp_path):
+    """A copy of the command line whose requirements are empty packages on the disk: installing takes seconds."""
+    (tmp_path / "utils").mkdir()
+    for name in ("__init__", "__main__", "environment"):
+        shutil.copy(UTILS / f"{name}.py", tmp_path / "utils")
+    (tmp_path / "utils/datasets.py").write_text("import sys\n\ndef main(argv):\n    print(sys.prefix, *argv)\n")
+    (tmp_path / "wheels").mkdir()
+    versions = dict.fromkeys(environment.LIBRARY, "1") | {"torch": "2.13.0", "torchtext": "0.6.0", "ipywidgets": "8.1"}
+    for name, version in versions.items():
+        with zipfile.ZipFile(tmp_path / f"wheels/{name}-{version}-py3-none-any.whl", "w") as wheel:
+            info = f"{name}-{version}.dist-info"
+            wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+            wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            wheel.writestr(f"{info}/RECORD", "")
+    (tmp_path / "requirements.txt").write_text("\n".join(f"{name}=={versions[name]}" for name in versions))
+    return tmp_path
+
+
+def start(house, python=sys.executable, **variables):
+    """Run `python3 -m utils data x` in `house`, with no package index but its own wheels."""
+    offline = {"PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": str(house / "wheels"), "PIP_NO_INDEX": "1"}
+    return subprocess.run(
+        [str(python), "-m", "utils", "data", "x"],
+        cwd=house,
+        env=os.environ | offline | variables,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("ensurepip"), reason="this Python cannot make environments")
+def test_the_environment_is_made_once_finished_if_cut_short_and_kept_up_to_date(house):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", house / "bare"], check=True)
+    bare = house / "bare" / environment.python().relative_to(environment.VENV)
+    venv = str(house / ".venv")
+    stamp = house / ".venv/installed.sha256"
+
+    first = start(house, bare)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "bare" in first.stdout.splitlines()[0] and "lacks torch, torchtext" in first.stdout
+    assert first.stdout.splitlines()[-1] == f"{venv} x"
+    assert stamp.read_text() == hashlib.sha256((house / "requirements.txt").read_bytes()).hexdigest()
+    assert start(house, bare).stdout == f"{venv} x\n"
+
+    # Cut short: the stamp was never written, a package may be half there.
+    stamp.unlink()
+    half = house / ".venv/half"
+    half.touch()
+    assert f"Installing requirements.txt into {venv}" in start(house, bare).stdout
+    assert stamp.exists() and not half.exists()
+
+    # New requirements, and no network to fetch them from.
+    (house / "requirements.txt").write_text((house / "requirements.txt").read_text() + "\nabsent==1\n")
+    nowhere = {"PIP_NO_INDEX": "0", "PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "1"}
+    cut_off = start(house, bare, **nowhere)
+    assert cut_off.returncode == 1 and "requirements.txt has changed" in cut_off.stdout
+    assert cut_off.stderr.startswith("No network") and cut_off.stderr.count("\n") == 1
+    assert not stamp.exists()
+
+
+def test_ctrl_c_is_one_line(house):
+    (house / "utils/datasets.py").write_text("def main(argv):\n    raise KeyboardInterrupt\n")
+    stopped = start(house)
+    assert (stopped.returncode, stopped.stdout, stopped.stderr) == (130, "", "\nstopped\n")
+
+
+def test_an_environment_that_has_the_requirements_is_used_as_it_is(monkeypatch, tmp_path):
+    monkeypatch.setattr(environment, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(environment, "become", None)
+    for verb in ("lab", "test", "run", "train", "data"):
+        assert environment.enter(verb, [verb]) is None
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "name, version, usable",
+    [
+        ("torch", "2.6.0", True),
+        ("torch", "2.13.0+cpu", True),
+        ("torch", "2.5.1", False),
+        ("torchtext", "0.6.0", True),
+        ("torchtext", "0.18.0", False),
+        ("ipywidgets", "7.7.1", True),
+        ("ipywidgets", "9.0.0a1", False),
+        ("pooch", "0.1", True),
+    ],
+)
+def test_usable_versions(monkeypatch, name, version, usable):
+    installed = environment.metadata.version
+    monkeypatch.setattr(environment.metadata, "version", lambda other: version if other == name else installed(other))
+    assert environment.lacking("test") == ([] if usable else [f"a usable {name} (it has {version})"])
+
+
+def test_a_damaged_environment_is_named_not_tried_again(monkeypatch, tmp_path):
+    monkeypatch.setattr(environment, "VENV", tmp_path)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    monkeypatch.setattr(environment, "lacking", lambda verb: ["nbval"])
+    environment.python().parent.mkdir()
+    environment.python().touch()
+    environment.stamp().write_text(environment.wanted())
+    with pytest.raises(SystemExit, match=r"it lacks nbval\): delete this folder"):
+        environment.enter("test", ["test"])
+
+
+def test_an_old_python_is_told_so():
+    for name in ("__init__", "__main__"):
+        ast.parse((UTILS / f"{name}.py").read_text("utf8"), feature_version=(3, 8))
+    old = next(Path.home().glob(".pyenv/versions/3.10.*/bin/python"), None)
+    if not old:
+        pytest.skip("no Python 3.10 here")
+    told = subprocess.run([old, "-m", "utils", "lab"], cwd=environment.ROOT, capture_output=True, text=True)
+    assert told.returncode == 1 and told.stdout == ""
+    assert told.stderr.startswith("Python 3.11 or newer is needed") and told.stderr.count("\n") == 1
+
+
+def test_a_missing_venv_module_is_named(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ensurepip" else name)
+    with pytest.raises(SystemExit, match=rf"apt install python3\.{sys.version_info.minor}-venv"):
+        environment.make(["torch"])
+
+
+@pytest.mark.parametrize("nvidia", [True, False])
+@pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
+def test_cpu_wheels_are_asked_for_on_linux_without_nvidia(monkeypatch, tmp_path, nvidia, platform):
+    steps = []
+    monkeypatch.setattr(environment, "VENV", tmp_path)
+    monkeypatch.setattr(environment, "has_nvidia", lambda: nvidia)
+    monkeypatch.setattr(environment, "step", lambda command, unless=None: steps.append(" ".join(map(str, command))))
+    monkeypatch.setattr(environment.sys, "platform", platform)
+    environment.make(["torch"])
+    cpu = [command for command in steps if environment.CPU_WHEELS in command]
+    assert len(cpu) == (platform == "linux" and not nvidia)
+    assert all(" torch==2." in command for command in cpu)
+    assert steps[-1].endswith(f"-r {environment.REQUIREMENTS}")
+    assert environment.finished() is False  # no Python came of these steps
+    assert environment.stamp().read_text() == environment.wanted()
+
+
+@pytest.mark.parametrize(
+    "said, remedy",
+    [
+        ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device\n", "free 3 GB"),
+        (
+            "WARNING: Retrying after connection broken by 'NewConnectionError('<…>: Failed to establish "
+            "a new connection: [Errno -3] Temporary failure in name resolution')': /simple/torch/\n"
+            "ERROR: No matching distribution found for torch==2.13.0\n",
+            "No network",
+        ),
+        ("ERROR: No matching distribution found for torch==2.13.0\n", "There is no torch==2.13.0 for this Python"),
+        ("first\n" * 30 + "error: some other reason\n", "error: some other reason\nThe installation failed"),
+    ],
+)
+def test_a_failed_installation_ends_with_the_remedy(said, remedy):
+    told = environment.explain(said)
+    assert remedy in told
+    assert len(told.splitlines()) <= 16
+
+
+def test_verbs_and_help(monkeypatch, capsys):
+    monkeypatch.setattr(environment, "enter", None)  # help must not need an environment
+    for argv, status in ([], 0), (["--help"], 0), (["lab", "-h"], 0), (["run", "--help"], 0), (["frobnicate"], 2):
+        assert main(argv) == status
+        assert "usage: python3 -m utils VERB" in capsys.readouterr().out
+
+
+def test_what_lab_and_test_start(monkeypatch):
+    started = []
+    monkeypatch.setattr(environment, "become", started.extend)
+    main(["lab", "--no-browser"])
+    assert started[:3] == [sys.executable, "-m", "jupyterlab"] and started[-1] == "--no-browser"
+    assert "--ServerApp.ip=127.0.0.1" in started and not any("token" in option.lower() for option in started)
+
+    monkeypatch.setattr(pytest, "main", lambda command: started.extend(command) or 3)
+    started.clear()
+    assert main(["test", "-x"]) == 3
+    assert started == [*notebooks.NBVAL, *map(str, notebooks.stored()), str(notebooks.TESTS), "-x"]

@@ -1,0 +1,193 @@
+"""The rules that stored notebooks keep, and proofs that a broken rule or a changed output does not pass."""
+
+import base64
+import copy
+import re
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from utils import environment, notebooks
+
+# A checked output must not tell where objects lie in memory, or how long something took.
+FLEETING = re.compile(r"\b0x[0-9a-f]{6,}|\d ?(?:ms|µs|s|sec|seconds|minutes)\b")
+LONGEST_CELL = 25
+
+
+def faults(book, name=""):
+    """What keeps `book`, stored under `name`, from being a notebook of ours; yields one str for each broken rule."""
+    code = [cell for cell in book.cells if cell.cell_type == "code"]
+    checked = [cell for cell in code if notebooks.IGNORED not in tags(cell)]
+    try:
+        if notebooks.normal(copy.deepcopy(book)) != book:
+            yield "not as `python3 -m utils run` stores it"
+    except ValueError as problem:
+        yield str(problem)
+    if [cell.execution_count for cell in code] != list(range(1, len(code) + 1)):
+        yield "cells are not counted 1, 2, 3, …"
+    if [cell for cell in code if "bootstrap" in tags(cell) and cell.source == notebooks.BOOTSTRAP] != code[:1]:
+        yield "the first code cell is not the bootstrap cell"
+    if not name.startswith("07") and sum(bool(c.outputs) for c in checked) < 0.8 * sum(bool(c.outputs) for c in code):
+        yield "fewer than 80 % of the cells with output are compared"
+    for cell in code:
+        if len(cell.source.splitlines()) > LONGEST_CELL and not {"utils", "long"} & tags(cell):
+            yield f"cell {cell.execution_count} has more than {LONGEST_CELL} lines"
+        if re.search("clear_output|update_display", cell.source):
+            yield f"cell {cell.execution_count} redraws its output"
+        for output in cell.outputs:
+            if output.output_type == "error" and "raises-exception" not in tags(cell):
+                yield f"cell {cell.execution_count} failed"
+            if {"image/svg+xml", "image/jpeg"} & output.get("data", {}).keys():
+                yield f"cell {cell.execution_count} has a figure that is no PNG"
+    for cell in checked:
+        for output in cell.outputs:
+            if found := FLEETING.search(output.get("text", "") + output.get("data", {}).get("text/plain", "")):
+                yield f"cell {cell.execution_count} prints {found[0]}, which another run will not"
+
+
+def tags(cell):
+    return set(cell.metadata.get("tags", []))
+
+
+def code(source, count=None, output=None, **metadata):
+    return new_code_cell(source, execution_count=count, outputs=[output] if output else [], metadata=metadata)
+
+
+def text(words):
+    return new_output("stream", name="stdout", text=words)
+
+
+def sample():
+    """A sound notebook, as if it had been run."""
+    figure = new_output("display_data", {"image/png": "", "text/plain": "<Figure size 640x480 with 1 Axes>"})
+    figure.metadata = {"image/png": {"alt": "A rising line."}}
+    book = new_notebook(metadata=notebooks.METADATA)
+    book.cells = [
+        new_markdown_cell("# A notebook"),
+        code(notebooks.BOOTSTRAP, 1, tags=["bootstrap"]),
+        code("print(1 + 1)", 2, text("2\n")),
+        code("draw()", 3, figure),
+        new_markdown_cell("*A rising line.*\n\nIt rises by 1."),
+        code("1 / 0", 4, new_output("error", ename="E", evalue="", traceback=[]), tags=["raises-exception"]),
+        code("print(3)", 5, text("3\n")),
+        code("clock()", 6, text("0.1 s\n"), tags=[notebooks.IGNORED]),
+    ]
+    return book
+
+
+@pytest.mark.parametrize("path", notebooks.stored(), ids=lambda path: path.name)
+def test_stored_notebook(path):
+    book = nbformat.read(path, as_version=4)
+    nbformat.validate(book)
+    assert list(faults(book, path.name)) == []
+
+
+def test_the_readme_links_every_notebook():
+    readme = (environment.ROOT / "README.md").read_text("utf8")
+    assert sorted(set(re.findall(r"\(notebooks/([^)]+\.ipynb)\)", readme))) == [
+        path.name for path in notebooks.stored()
+    ]
+    assert notebooks.stored()
+
+
+BREAKS = {  # how to break a rule: what `faults` must then say
+    "book.cells[2].execution_count = None": "not counted",
+    "book.cells[2].execution_count = 3": "not counted",
+    "book.cells[1].source += ' '": "bootstrap",
+    "book.cells[1].metadata.tags = []": "bootstrap",
+    "book.cells[2:2] = [book.cells[1]]": "bootstrap",
+    "book.cells[6].metadata.tags = [notebooks.IGNORED]": "80 %",
+    "book.cells[2].source += 26 * chr(10) + '1'": "more than 25 lines",
+    "book.cells[2].source += '; clear_output()'": "redraws",
+    "book.cells[5].metadata = {}": "cell 4 failed",
+    "book.cells[3].outputs[0].data['image/svg+xml'] = ''": "no PNG",
+    "book.cells[2].outputs[0].text = '<object at 0x7f3a1b2c3d4e>'": "0x7f3a1b2c3d4e",
+    "book.cells[2].outputs[0].text = 'took 12 s'": "2 s",
+    "book.cells[2].outputs[0].text = 'source: toy'": "toy reviews",
+    "book.cells[2].outputs[0].name = 'stderr'": "stderr",
+    "book.cells[3].outputs[0].metadata = {}": "not as",
+    "book.cells[4].source = '## The next section'": "opens with what it shows",
+    "del book.cells[4]": "opens with what it shows",
+    "book.cells[2].outputs[0] = new_output('display_data', {notebooks.WIDGET: {}})": "not as",
+    "book.cells[2].metadata.scrolled = True": "not as",
+    "book.metadata.widgets = {}": "not as",
+}
+
+
+@pytest.mark.parametrize("change", BREAKS)
+def test_a_broken_rule_is_found(change):
+    book = sample()
+    assert list(faults(book)) == []
+    exec(change, {"book": book, "notebooks": notebooks, "new_output": new_output})
+    assert BREAKS[change] in "\n".join(faults(book))
+
+
+def test_nbval_fails_on_a_changed_output(tmp_path):
+    cells = {"same": (1, text("2\n")), "changed": (1, text("3\n")), "never_run": (None, None)}
+    for name, (count, output) in cells.items():
+        nbformat.write(new_notebook(cells=[code("print(1 + 1)", count, output)]), tmp_path / f"{name}.ipynb")
+    command = [sys.executable, "-m", "pytest", "-rA", *notebooks.NBVAL, str(tmp_path)]
+    said = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert said.returncode == 1
+    results = set(re.findall(r"^(PASSED|FAILED) (\w+)", said.stdout, re.MULTILINE))
+    # The last is why `faults` wants every cell counted.
+    assert results == {("PASSED", "same"), ("FAILED", "changed"), ("PASSED", "never_run")}
+
+
+def run(path, *options):
+    notebooks.run([*options, str(path)])
+    return path.read_bytes()
+
+
+def test_a_second_run_changes_no_byte(tmp_path, capsys):
+    path = tmp_path / "one.ipynb"
+    book = new_notebook(
+        cells=[
+            code("import time\nprint('slow', flush=True)\ntime.sleep(0.3)\nprint('é')"),
+            code("import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()"),
+            new_markdown_cell("*A rising line.*"),
+            code("print(time.time_ns())", tags=[notebooks.IGNORED]),
+        ]
+    )
+    nbformat.write(book, path)
+    first = run(path)
+    stored = nbformat.read(path, as_version=4)
+    assert [cell.execution_count for cell in stored.cells if cell.cell_type == "code"] == [1, 2, 3]
+    assert [cell.id for cell in stored.cells] == [cell.id for cell in book.cells]
+    assert stored.cells[0].outputs == [text("slow\né\n")]
+    assert stored.cells[1].outputs[-1].metadata == {"image/png": {"alt": "A rising line."}}
+    assert b"matplotlib" not in base64.b64decode(stored.cells[1].outputs[-1].data["image/png"]).lower()
+    assert run(path) == first
+    assert "unchanged" in capsys.readouterr().out
+    assert run(path, "--force") != first
+
+    stored.cells[0].source += "\nprint('more')"
+    notebooks.write(stored, path)
+    run(path)
+    assert nbformat.read(path, as_version=4).cells[0].outputs == [text("slow\né\nmore\n")]
+
+
+@pytest.mark.parametrize(
+    "source, complaint",
+    [
+        ("1 / 0", "ZeroDivisionError"),
+        ("print('source: toy')", "toy reviews"),
+        ("import sys; print('oh', file=sys.stderr)", "writes to stderr"),
+    ],
+)
+def test_a_run_that_fails_stores_nothing(tmp_path, source, complaint):
+    path = tmp_path / "one.ipynb"
+    nbformat.write(new_notebook(cells=[code("print(1)"), code(source)]), path)
+    before = path.read_bytes()
+    with pytest.raises(SystemExit, match=complaint):
+        run(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_run_needs_a_notebook(tmp_path):
+    with pytest.raises(SystemExit, match=r"absent\.ipynb is no notebook"):
+        notebooks.run([str(tmp_path / "absent.ipynb")])

@@ -1,0 +1,90 @@
+"""Texts to numbers: what is packed, cached, kept in the vocabulary, and put in a batch."""
+
+import pytest
+import torch
+
+from utils import text
+
+TEXTS = ["A lovely film!", "Dull, dull film.", "", "Lovely."]
+
+
+@pytest.fixture
+def tokens():
+    return text.tokenize_all(TEXTS)
+
+
+def words_of(tokens, i):
+    return [tokens.words[j] for j in tokens.packed[i]]
+
+
+def test_tokens_are_the_texts(tokens):
+    assert [words_of(tokens, i) for i in range(4)] == [text.tokenize(one) for one in TEXTS]
+    assert tokens.packed.lengths.tolist() == [4, 5, 0, 2] and len(set(tokens.words)) == len(tokens.words)
+
+
+def test_vocabulary_counts_groups_not_occurrences(tokens):
+    groups = torch.tensor([1, 1, 2, 2])
+    assert text.build_vocabulary(tokens, torch.arange(4), groups, 2).itos == ["<pad>", "<unk>", ".", "lovely"]
+    everything = text.build_vocabulary(tokens, torch.arange(4), groups, 1).itos
+    assert everything[2:4] == [".", "lovely"] and set(everything[2:]) == set(tokens.words)
+    only_first = text.build_vocabulary(tokens, torch.tensor([0]), groups, 1).itos
+    assert set(only_first[2:]) == {"a", "lovely", "film", "!"}  # words of other rows do not leak in
+
+
+def test_encode_gives_unknown_words_one_number(tokens):
+    vocabulary = text.build_vocabulary(tokens, torch.arange(4), torch.tensor([1, 1, 2, 2]), 2)
+    assert text.encode(tokens, vocabulary)[0].tolist() == [text.UNKNOWN, 3, text.UNKNOWN, text.UNKNOWN]
+    assert "film" not in vocabulary.stoi  # looking up does not add it
+
+
+def test_pad_keeps_head_and_tail():
+    packed = text.Packed(torch.arange(1, 11), torch.tensor([0, 7, 10]))
+    assert text.pad(packed, torch.tensor([0, 1]), 4).tolist() == [[1, 2, 6, 7], [8, 9, 10, 0]]
+    assert text.pad(packed, torch.tensor([1]), 4).tolist() == [[8, 9, 10]]  # only to the batch's own longest
+    assert text.pad(packed, torch.tensor([0]), 5).tolist() == [[1, 2, 5, 6, 7]]
+
+
+def test_thin_leaves_words_out_and_texts_in_place():
+    packed = text.Packed(torch.arange(10000), torch.tensor([0, 4000, 4000, 10000]))
+    thin = packed.thin(0.3, torch.Generator().manual_seed(0))
+    assert len(thin) == 3 and thin.lengths[1] == 0 and 0.68 < len(thin.ids) / 10000 < 0.72
+    assert thin[0].max() < 4000 <= thin[2].min() and torch.equal(thin.ids.unique(), thin.ids)
+    assert torch.equal(packed.thin(0.0).ids, packed.ids)
+
+
+def test_batches_hold_each_row_once_and_similar_lengths():
+    lengths = torch.randint(1, 500, (2000,), generator=torch.Generator().manual_seed(1))
+    for generator in (None, torch.Generator().manual_seed(0)):
+        batches = text.batch_rows(lengths, 32, generator)
+        assert sorted(torch.cat(batches).tolist()) == list(range(2000))
+        padding = sum(int(lengths[b].max()) * len(b) for b in batches) / lengths.sum() - 1
+        assert padding < 0.1
+    again, other = (text.batch_rows(lengths, 32, torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    assert all(map(torch.equal, batches, again)) and not all(map(torch.equal, batches, other))
+
+
+def test_cache_is_used_and_rebuilt_when_stale_or_damaged(tmp_path, capsys):
+    path = tmp_path / "tokens.pt"
+    first = text.cached_tokens(TEXTS, "one", path)
+    assert list(tmp_path.iterdir()) == [path]
+    kept = text.cached_tokens(None, "one", path)  # the texts are not even looked at
+    assert kept.words == first.words and torch.equal(kept.packed.ids, first.packed.ids)
+    assert text.cached_tokens(["other"], "two", path).words == ["other"]
+    path.write_bytes(path.read_bytes()[:100])
+    assert text.cached_tokens(["mended"], "two", path).words == ["mended"]
+    assert "damaged" in capsys.readouterr().out
+    assert text.cached_tokens(None, "two", path).words == ["mended"]
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "tokens.pt"
+    text.cached_tokens(["old"], "one", path)
+
+    def half(what, file):
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(torch, "save", half)
+        text.cached_tokens(["new"], "two", path)
+    assert text.cached_tokens(None, "one", path).words == ["old"] and list(tmp_path.iterdir()) == [path]

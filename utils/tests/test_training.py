@@ -1,0 +1,136 @@
+"""Training: the toy reviews are learned, twice alike; what is kept; what Ctrl-C leaves."""
+
+import csv
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from utils import datasets, environment, text, training
+from utils.transformer import ReviewClassifier
+
+TOY = training.PRESETS["toy"]
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "CACHE", tmp_path_factory.mktemp("cache"))
+        return training.prepare("toy", TOY["min_films"])
+
+
+def learn(task, seed=0, **changes):
+    torch.manual_seed(seed)
+    model = ReviewClassifier(len(task.vocabulary), **TOY["model"] | changes.pop("model", {}))
+    return model, training.fit(model, task, **TOY["fit"] | changes, seed=seed)
+
+
+def halves(model, task):
+    """Accuracy on the mirror pairs and on the ordinary reviews of the toy test set."""
+    scores = training.predict(model, task.test_words, torch.arange(len(task.test)), max_tokens=128)
+    right, mirror = (scores.argmax(1) == task.test.labels).double(), task.test.pairs >= 0
+    return right[mirror].mean().item(), right[~mirror].mean().item()
+
+
+def test_the_encoder_learns_the_mirror_pairs_and_twice_the_same(task):
+    model, history = learn(task)
+    mirror, ordinary = halves(model, task)
+    assert mirror >= 0.95 and ordinary >= 0.95
+    assert sum(row["seconds"] for row in history) < 30 * 4  # 30 s on two cores; four times that on a busy machine
+    best = max(row["film_accuracy"] for row in history)
+    _, accuracy = training.evaluate(model, task.words, task.reviews.labels, task.film, max_tokens=128)
+    assert accuracy == best  # the model left behind is the best epoch's
+    again, _ = learn(task)
+    assert all(map(torch.equal, model.state_dict().values(), again.state_dict().values()))
+
+
+def test_without_positions_exactly_half_of_the_mirror_pairs(task):
+    model, _ = learn(task, epochs=2, model={"positions": False})
+    mirror, ordinary = halves(model, task)
+    assert mirror == 0.5 and ordinary > 0.7
+
+
+def test_a_bag_of_words_gets_the_ordinary_half_and_exactly_half_of_the_mirror_pairs(task):
+    def counts(packed):
+        return torch.stack([one.long().bincount(minlength=len(task.vocabulary)) for one in packed]).double()
+
+    x, y = counts(task.words), task.reviews.labels.double()
+    weights = torch.zeros(x.shape[1], dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss():
+        optimizer.zero_grad()
+        value = torch.nn.functional.binary_cross_entropy_with_logits(x @ weights, y) + 1e-3 * weights.square().sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    right = ((counts(task.test_words) @ weights > 0) == (task.test.labels == 1)).double()
+    mirror = task.test.pairs >= 0
+    assert right[mirror].mean() == 0.5 and right[~mirror].mean() >= 0.85
+
+
+def test_ctrl_c_keeps_what_was_learned(task, monkeypatch, capsys):
+    evaluate, calls = training.evaluate, []
+
+    def interrupted(*args, **options):
+        calls.append(args)
+        if len(calls) > 3:  # two epochs' worth of validations less one
+            raise KeyboardInterrupt
+        return evaluate(*args, **options)
+
+    monkeypatch.setattr(training, "evaluate", interrupted)
+    torch.manual_seed(0)
+    model = ReviewClassifier(len(task.vocabulary), **TOY["model"])
+    before = model.embedding.weight.clone()
+    history = training.fit(model, task, **TOY["fit"], seed=0)
+    assert len(history) == 1 and "stopped in epoch 2" in capsys.readouterr().out
+    loss, accuracy = evaluate(model, task.words, task.reviews.labels, task.film, max_tokens=128)
+    assert accuracy == history[0]["film_accuracy"] and not torch.equal(before, model.embedding.weight)
+
+
+def test_predictions_come_in_the_order_asked_for(task):
+    model = ReviewClassifier(len(task.vocabulary), **TOY["model"])
+    rows = torch.tensor([5, 900, 3, 77])
+    scores = training.predict(model, task.words, rows, max_tokens=128)
+    for row, one in zip(rows, scores):
+        assert torch.allclose(model(task.words[row][None].long()), one, atol=1e-5)
+
+
+def test_checkpoint_comes_back(task, tmp_path):
+    model = ReviewClassifier(len(task.vocabulary), **TOY["model"]).eval()
+    training.save_checkpoint(tmp_path / "new" / "model.pt", model, TOY["model"], task.vocabulary, [{"epoch": 1}])
+    loaded, words = training.load_checkpoint(tmp_path / "new" / "model.pt")
+    numbers = text.pad(task.words, torch.arange(5), 128)
+    assert torch.equal(model(numbers), loaded(numbers)) and words == task.vocabulary.itos
+
+
+def test_results_replace_those_of_the_same_seed(tmp_path):
+    path = tmp_path / "results.tsv"
+    for seed, test in ((1, "0.8"), (0, "0.7"), (1, "0.9")):
+        training.record({"data": "toy", "seed": seed, "test": test}, path)
+    with path.open() as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    assert [(row["seed"], row["test"]) for row in rows] == [("0", "0.7"), ("1", "0.9")]
+
+
+def command(tmp_path, *arguments):
+    out = tmp_path / "model.pt"
+    line = [*arguments, "train", "--data", "toy", "--epochs", "1", "--out", str(out)]
+    done = subprocess.run(line, cwd=environment.ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    torch.load(out, weights_only=True)
+    return done.stdout.strip().splitlines()
+
+
+def test_the_command_and_its_last_line(tmp_path):
+    last = command(tmp_path, sys.executable, "-m", "utils")[-1]
+    assert last.startswith("test accuracy 0.") and " on 1000 reviews, trained in " in last
+
+
+def test_two_processes_share_the_batches(tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "utils"]
+    lines = command(tmp_path, *torchrun)
+    assert sum(line.startswith("test accuracy") for line in lines) == 1

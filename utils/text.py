@@ -1,0 +1,145 @@
+"""The one door to torchtext: texts become tokens, a vocabulary, numbers, and batches.
+
+Many texts are kept packed: one long tensor of numbers and the offsets at which each text starts. Nothing is padded
+until a batch is made, and then only to the longest text of that batch.
+"""
+
+import hashlib
+import inspect
+from collections import Counter
+from dataclasses import dataclass
+
+import torch
+from torchtext.data.utils import get_tokenizer
+from torchtext.vocab import Vocab
+
+from utils import written_atomically
+
+PAD, UNKNOWN = 0, 1
+TOKENIZER = "basic_english"
+tokenize = get_tokenizer(TOKENIZER)  # lower case, punctuation split off or dropped: str → list of str
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Texts as numbers, one after another: text i is `ids[offsets[i]:offsets[i + 1]]`.
+
+    ids (N,) int32, offsets (number of texts + 1,) int64.
+    """
+
+    ids: torch.Tensor
+    offsets: torch.Tensor
+
+    def __len__(self):
+        return len(self.offsets) - 1
+
+    def __getitem__(self, i):
+        return self.ids[self.offsets[i] : self.offsets[i + 1]]
+
+    @property
+    def lengths(self):
+        """Tokens in each text."""
+        return self.offsets.diff()
+
+    def thin(self, share, generator=None):
+        """The same texts with each token left out with probability `share`: word dropout without the wasted work."""
+        keep = torch.rand(len(self.ids), generator=generator) >= share
+        before = torch.cat([torch.zeros(1, dtype=torch.int64), keep.cumsum(0)])  # tokens kept before each place
+        return Packed(self.ids[keep.to(self.ids.device)], before[self.offsets])
+
+    def to(self, device):
+        """The same with the numbers on `device`; the offsets, which only choose, stay on the CPU."""
+        return Packed(self.ids.to(device), self.offsets)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokenised texts: token j of text i is `words[packed[i][j]]`, and `words` has every different token once."""
+
+    words: list
+    packed: Packed
+
+
+def tokenize_all(texts):
+    """Tokenise an iterable of str into `Tokens`, numbering words in the order they appear."""
+    number, ids, offsets = {}, [], [0]
+    for text in texts:
+        ids.extend(number.setdefault(word, len(number)) for word in tokenize(text))
+        offsets.append(len(ids))
+    return Tokens(list(number), Packed(torch.tensor(ids, dtype=torch.int32), torch.tensor(offsets)))
+
+
+def cached_tokens(texts, key, path):
+    """`tokenize_all(texts)`, kept in the file `path` together with `key`, the tokenizer and this code.
+
+    `key` must change whenever the texts do. A file that is missing, damaged or made from anything else is written anew.
+    """
+    recipe = "\n".join([key, TOKENIZER, *map(inspect.getsource, (tokenize, tokenize_all, cached_tokens))])
+    key = hashlib.sha256(recipe.encode()).hexdigest()
+    if path.exists():
+        try:
+            kept = torch.load(path, weights_only=True)
+            if kept["key"] == key:
+                return Tokens(kept["words"].split("\n"), Packed(kept["ids"], kept["offsets"]))
+        except Exception as damage:  # whatever a damaged file makes the reader raise, the remedy is the same
+            print(f"{path.name} is damaged ({type(damage).__name__}): tokenising again")
+    tokens = tokenize_all(texts)
+    packed = tokens.packed
+    with written_atomically(path, "wb") as file:
+        torch.save({"key": key, "words": "\n".join(tokens.words), "ids": packed.ids, "offsets": packed.offsets}, file)
+    return tokens
+
+
+def build_vocabulary(tokens, rows, groups, min_groups):
+    """The words that occur in at least `min_groups` different groups (films), counted over the texts in `rows`.
+
+    `groups` (number of texts,) gives each text's group. Numbers 0 and 1 are padding and unknown words; the others go
+    from the most widespread word down. Returns a torchtext `Vocab`.
+    """
+    lengths = tokens.packed.lengths
+    chosen = torch.zeros(len(lengths), dtype=torch.bool)
+    chosen[rows] = True
+    inside = chosen.repeat_interleave(lengths)  # (N,)
+    word = tokens.packed.ids[inside]
+    group = groups.unique(return_inverse=True)[1].repeat_interleave(lengths)[inside]
+    frequent = word.bincount(minlength=len(tokens.words)) >= min_groups  # rarer words cannot be in as many groups
+    place = torch.where(frequent, frequent.cumsum(0), 0)  # a frequent word's row in the table; row 0 takes the rest
+    seen = torch.zeros(int(place.max()) + 1, int(group.max()) + 1, dtype=torch.bool)
+    seen[place[word], group] = True
+    spread = seen.sum(1, dtype=torch.int32)[1:].tolist()
+    words = [tokens.words[i] for i in frequent.nonzero().flatten().tolist()]
+    counts = Counter(dict(zip(words, spread, strict=True)))
+    return Vocab(counts, min_freq=min_groups, specials=["<pad>", "<unk>"])
+
+
+def encode(tokens, vocabulary):
+    """The tokens' numbers in `vocabulary`, as `Packed`; words it lacks become `UNKNOWN`."""
+    table = torch.tensor([vocabulary.stoi.get(word, UNKNOWN) for word in tokens.words], dtype=torch.int32)
+    return Packed(table[tokens.packed.ids], tokens.packed.offsets)
+
+
+def pad(packed, rows, max_tokens):
+    """Texts `rows` as one tensor (B, T), padded with `PAD` to their own longest.
+
+    Of a text longer than `max_tokens` its head and its tail are kept, half each: reviewers judge at either end.
+    """
+    start, length = packed.offsets[rows][:, None], packed.lengths[rows][:, None]  # (B, 1)
+    place = torch.arange(min(max_tokens, int(length.max())))  # (T,)
+    left_out = (length - max_tokens).clamp(min=0)
+    index = start + place + left_out * (place >= max_tokens // 2)  # (B, T)
+    words = packed.ids[index.clamp(max=len(packed.ids) - 1).to(packed.ids.device)]
+    return words.masked_fill((place >= length).to(words.device), PAD).long()
+
+
+def batch_rows(lengths, batch_size, generator=None):
+    """Row numbers in batches of similar length: an iterable over `lengths` (n,) → list of tensors.
+
+    With a generator the rows are shuffled, sorted by length only within pools of 50 batches, and the batches shuffled;
+    without one they go from the shortest to the longest.
+    """
+    if generator is None:
+        return list(lengths.argsort(stable=True).split(batch_size))
+    batches = []
+    for pool in torch.randperm(len(lengths), generator=generator).split(50 * batch_size):
+        batches += pool[lengths[pool].argsort(stable=True)].split(batch_size)
+    return [batches[i] for i in torch.randperm(len(batches), generator=generator)]
