@@ -1,7 +1,9 @@
 """Notebooks as files: opening, testing, re-executing and storing them (`python3 -m utils lab`, `test`, `run`)."""
 
 import copy
+import hashlib
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -19,6 +21,8 @@ TESTS = environment.ROOT / "utils" / "tests"
 
 # Cells with this tag may print something else each time: times, training logs, widgets.
 IGNORED = "nbval-ignore-output"
+# What cells with this tag show is for the reader's screen alone, and never stored: texts that others wrote.
+PRIVATE = "private"
 NBVAL = (
     "--nbval",
     "--nbval-current-env",
@@ -126,17 +130,20 @@ def normal(book):
 
     Raises ValueError for what must never be stored: stderr, the toy set's figures, a figure without its line of text.
     """
-    book.metadata = METADATA
+    book.metadata = METADATA | {"source_sha256": source_sha256(book)}
     for cell, following in zip(book.cells, [*book.cells[1:], None]):
         cell.metadata = {key: cell.metadata[key] for key in CELL_METADATA if key in cell.metadata}
         if cell.cell_type != "code":
             continue
-        cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+        private = PRIVATE in cell.metadata.get("tags", [])
+        cell.outputs = [o for o in cell.outputs if not private and WIDGET not in o.get("data", {})]
         for output in cell.outputs:
             if output.get("name") == "stderr":
                 raise ValueError(f"Cell {cell.execution_count} writes to stderr:\n{output.text}")
             if "source: toy" in output.get("text", "").splitlines():
                 raise ValueError("It ran on the toy reviews: `python3 -m utils data` fetches IMDB.")
+            if "text" in output:
+                output.text = re.sub(r"[^\n]*\r", "", output.text)  # of a progress bar only what it ended with
             if "data" in output:
                 output.metadata = {}
             if "image/png" in output.get("data", {}):
@@ -144,6 +151,12 @@ def normal(book):
                     raise ValueError(f"Cell {cell.execution_count} draws, and no text below opens with what it shows.")
                 output.metadata = {"image/png": {"alt": caption(following)}}
     return book
+
+
+def source_sha256(book):
+    """A fingerprint of the code, stored with the outputs: it tells when they are those of other code."""
+    source = "\0".join(cell.source for cell in book.cells if cell.cell_type == "code")
+    return hashlib.sha256(source.encode()).hexdigest()
 
 
 def caption(cell):

@@ -28,13 +28,13 @@ CACHE = datasets.DATA
 PRESETS = {
     "imdb": {
         "min_films": 20,
-        "model": {"d_model": 64, "num_heads": 4, "d_hidden": 128, "num_layers": 1, "dropout": 0.3},
-        "fit": {"epochs": 4, "batch_size": 64, "max_tokens": 512, "learning_rate": 2e-3, "word_dropout": 0.3},
+        "model": {"d_model": 64, "num_heads": 4, "d_hidden": 128, "num_layers": 1, "dropout": 0.3, "word_scale": 8.0},
+        "fit": {"epochs": 6, "batch_size": 64, "max_tokens": 512, "learning_rate": 2e-3, "word_dropout": 0.5},
     },
     "toy": {
         "min_films": 1,
-        "model": {"d_model": 64, "num_heads": 4, "d_hidden": 128, "num_layers": 1, "dropout": 0.1},
-        "fit": {"epochs": 12, "batch_size": 32, "max_tokens": 128, "learning_rate": 2e-3, "word_dropout": 0.0},
+        "model": {"d_model": 64, "num_heads": 4, "d_hidden": 128, "num_layers": 1},
+        "fit": {"epochs": 25, "batch_size": 32, "max_tokens": 128, "learning_rate": 2e-3, "word_dropout": 0.05},
     },
 }
 

@@ -128,9 +128,7 @@ def test_the_order_of_search(tree, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="there is no such file"):
         datasets.load("imdb", tmp_path / "data")
     monkeypatch.setenv("IMDB_ARCHIVE", str(tmp_path / "made.tar.gz"))
-    with pytest.raises(
-        ValueError, match=r"made.tar.gz.*neg holds 5 reviews, not 12500"
-    ):  # found; too small
+    with pytest.raises(ValueError, match=r"made.tar.gz.*neg holds 5 reviews, not 12500"):  # found; too small
         datasets.load("imdb", tmp_path / "data")
     shutil.copytree(tree, tmp_path / "data" / "aclImdb")
     monkeypatch.setenv("IMDB_ARCHIVE", "/nowhere")

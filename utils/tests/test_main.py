@@ -87,6 +87,7 @@ def test_ctrl_c_is_one_line(house):
 
 def test_an_environment_that_has_the_requirements_is_used_as_it_is(monkeypatch, tmp_path):
     monkeypatch.setattr(environment, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(environment, "make", None)
     monkeypatch.setattr(environment, "become", None)
     for verb in ("lab", "test", "run", "train", "data"):
         assert environment.enter(verb, [verb]) is None
@@ -129,12 +130,14 @@ def test_an_old_python_is_told_so():
     old = next(Path.home().glob(".pyenv/versions/3.10.*/bin/python"), None)
     if not old:
         pytest.skip("no Python 3.10 here")
-    told = subprocess.run([old, "-m", "utils", "lab"], cwd=environment.ROOT, capture_output=True, text=True)
+    told = subprocess.run([old, "-m", "utils", "--help"], cwd=environment.ROOT, capture_output=True, text=True)
     assert told.returncode == 1 and told.stdout == ""
     assert told.stderr.startswith("Python 3.11 or newer is needed") and told.stderr.count("\n") == 1
 
 
-def test_a_missing_venv_module_is_named(monkeypatch):
+def test_a_missing_venv_module_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(environment, "VENV", tmp_path)
+    monkeypatch.setattr(environment, "step", None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ensurepip" else name)
     with pytest.raises(SystemExit, match=rf"apt install python3\.{sys.version_info.minor}-venv"):
         environment.make(["torch"])

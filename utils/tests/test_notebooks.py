@@ -74,7 +74,9 @@ def sample():
         code("1 / 0", 4, new_output("error", ename="E", evalue="", traceback=[]), tags=["raises-exception"]),
         code("print(3)", 5, text("3\n")),
         code("clock()", 6, text("0.1 s\n"), tags=[notebooks.IGNORED]),
+        code("print(review)", 7, tags=[notebooks.IGNORED, notebooks.PRIVATE]),
     ]
+    book.metadata = book.metadata | {"source_sha256": notebooks.source_sha256(book)}
     return book
 
 
@@ -114,6 +116,9 @@ BREAKS = {  # how to break a rule: what `faults` must then say
     "book.cells[2].outputs[0] = new_output('display_data', {notebooks.WIDGET: {}})": "not as",
     "book.cells[2].metadata.scrolled = True": "not as",
     "book.metadata.widgets = {}": "not as",
+    "book.cells[7].source += ' '": "not as",
+    "book.cells[8].outputs = [new_output('stream', text='a review')]": "not as",
+    "book.cells[7].outputs[0].text = '9 %' + chr(13) + '10 %'": "not as",
 }
 
 
@@ -150,24 +155,26 @@ def test_a_second_run_changes_no_byte(tmp_path, capsys):
             code("import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()"),
             new_markdown_cell("*A rising line.*"),
             code("print(time.time_ns())", tags=[notebooks.IGNORED]),
+            code("print('a review')", tags=[notebooks.IGNORED, notebooks.PRIVATE]),
         ]
     )
     nbformat.write(book, path)
     first = run(path)
     stored = nbformat.read(path, as_version=4)
-    assert [cell.execution_count for cell in stored.cells if cell.cell_type == "code"] == [1, 2, 3]
+    assert [cell.execution_count for cell in stored.cells if cell.cell_type == "code"] == [1, 2, 3, 4]
     assert [cell.id for cell in stored.cells] == [cell.id for cell in book.cells]
     assert stored.cells[0].outputs == [text("slow\né\n")]
     assert stored.cells[1].outputs[-1].metadata == {"image/png": {"alt": "A rising line."}}
     assert b"matplotlib" not in base64.b64decode(stored.cells[1].outputs[-1].data["image/png"]).lower()
+    assert stored.cells[-1].outputs == []
     assert run(path) == first
     assert "unchanged" in capsys.readouterr().out
     assert run(path, "--force") != first
 
-    stored.cells[0].source += "\nprint('more')"
+    stored.cells[3].source = "print('edited')"  # an ignored cell, yet its output is then another code's
     notebooks.write(stored, path)
     run(path)
-    assert nbformat.read(path, as_version=4).cells[0].outputs == [text("slow\né\nmore\n")]
+    assert nbformat.read(path, as_version=4).cells[3].outputs == [text("edited\n")]
 
 
 @pytest.mark.parametrize(

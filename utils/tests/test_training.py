@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from utils import datasets, environment, text, training
+from utils import environment, text, training
 from utils.transformer import ReviewClassifier
 
 TOY = training.PRESETS["toy"]
@@ -119,7 +119,9 @@ def test_results_replace_those_of_the_same_seed(tmp_path):
 def command(tmp_path, *arguments):
     out = tmp_path / "model.pt"
     line = [*arguments, "train", "--data", "toy", "--epochs", "1", "--out", str(out)]
-    done = subprocess.run(line, cwd=environment.ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        line, cwd=environment.ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     torch.load(out, weights_only=True)
     return done.stdout.strip().splitlines()
