@@ -39,7 +39,7 @@ from pathlib import Path
 REPOSITORY = ""  # its address, for Colab
 if "google.colab" in sys.modules:
     if not Path("../utils").exists():
-        assert REPOSITORY, "Colab needs the repository's address: `python3 -m utils publish` writes it into this cell"
+        assert REPOSITORY, "its address is not written here yet: python3 -m utils publish"
         !git clone --quiet --depth 1 {REPOSITORY} attention
         %cd attention/notebooks
     !pip install --quiet --no-deps torchtext==0.6.0 sentencepiece pooch

@@ -89,7 +89,7 @@ def batches(packed, labels, rows, *, batch_size, max_tokens, generator=None):
 
 
 def train_epoch(model, batches, optimizer, schedule):
-    """One pass over the batches, in the five steps. Returns mean loss and accuracy, measured while training."""
+    """One pass over the batches in five steps. Returns mean loss and accuracy, while training."""
     model.train()
     totals = 0
     for words, labels in batches:
@@ -135,6 +135,7 @@ def fit(model, task, *, epochs, batch_size, max_tokens, learning_rate, word_drop
     """
     device = next(model.parameters()).device
     rank, world = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
+    torch.manual_seed(seed + rank)  # dropout of its own in each process
     steps = math.ceil(len(task.train) / batch_size) // world
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=epochs * steps)
@@ -221,7 +222,6 @@ def train(data, seed, epochs, out, to_record):
     task = prepare(data, preset["min_films"])
     torch.manual_seed(seed)
     model = ReviewClassifier(len(task.vocabulary), **preset["model"]).to(device)
-    torch.manual_seed(seed + rank)  # equal weights in every process, dropout of its own in each
     history = fit(model, task, **settings, seed=seed)
     if rank > 0:
         return None
