@@ -43,7 +43,7 @@ if "google.colab" in sys.modules:
         !git clone --quiet --depth 1 {REPOSITORY} attention
         %cd attention/notebooks
     !pip install --quiet --no-deps torchtext==0.6.0 sentencepiece pooch
-root = next(path for path in (Path.cwd(), *Path.cwd().parents) if (path / "utils/attention.py").exists())
+root = next(p for p in (Path.cwd(), *Path.cwd().parents) if (p / "utils/attention.py").exists())
 sys.path.insert(0, str(root))"""
 
 METADATA = {

@@ -232,16 +232,17 @@ def train(data, seed, epochs, out, to_record):
     everything = torch.arange(len(task.test))
     scores = predict(model, task.test_words, everything, max_tokens=settings["max_tokens"])
     right = (scores.argmax(1) == task.test.labels).float()
-    mirror = task.test.pairs >= 0
+    mirror, figures = task.test.pairs >= 0, {"mirror": ""}
     if mirror.any():
+        figures = {"mirror": f"{right[mirror].mean():.4f}"}
         print(f"mirror pairs {right[mirror].mean():.4f}, ordinary reviews {right[~mirror].mean():.4f}")
     seconds = sum(row["seconds"] for row in history)
     best = max(history, key=lambda row: row["film_accuracy"])
     print(f"test accuracy {right.mean():.4f} on {len(right)} reviews, trained in {seconds:.0f} s on {device.type}")
     if to_record:
         chosen = {name: f"{best[f'{name}_accuracy']:.4f}" for name in ("film", "random")}
-        figures = {**chosen, "test": f"{right.mean():.4f}", "seconds": round(seconds), "device": device.type}
-        record({"data": data, "seed": seed, "epochs": settings["epochs"], **figures})
+        figures |= {"test": f"{right.mean():.4f}", "seconds": round(seconds), "device": device.type}
+        record({"data": data, "seed": seed, "epochs": settings["epochs"], **chosen, **figures})
     return right.mean().item()
 
 
