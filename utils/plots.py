@@ -29,7 +29,11 @@ def curves(history):
     """Loss and accuracy over the epochs of `training.fit`'s history, side by side: training and both validations."""
     epochs = [row["epoch"] for row in history]
     figure, panels = plt.subplots(1, 2)
-    lines = (("train", TRAINING, "training"), ("random", RANDOM, "random validation"), ("film", FILM, "validation by film"))
+    lines = (
+        ("train", TRAINING, "training"),
+        ("random", RANDOM, "random validation"),
+        ("film", FILM, "validation by film"),
+    )
     for panel, what in zip(panels, ("loss", "accuracy"), strict=True):
         for name, color, label in lines:
             panel.plot(epochs, [row[f"{name}_{what}"] for row in history], "o-", color=color, label=label)
