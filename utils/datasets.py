@@ -33,6 +33,10 @@ class ImdbUnavailable(RuntimeError):
     """IMDB is neither on the disk nor to be had over the network."""
 
 
+class ImdbDamaged(ValueError):
+    """What there is of IMDB, or what IMDB_ARCHIVE names, cannot be used."""
+
+
 @dataclass(frozen=True)
 class Reviews:
     """Reviews in a fixed order, n of them.
@@ -56,7 +60,7 @@ class Reviews:
 def load(name, folder=DATA):
     """Training and test reviews of "imdb" or "toy", as two `Reviews`.
 
-    Raises ImdbUnavailable where neither disk nor network has IMDB, ValueError where what there is is damaged.
+    Raises ImdbUnavailable where neither disk nor network has IMDB, ImdbDamaged where what there is cannot be used.
     """
     if name == "toy":
         return read_table(DATA / "toy_reviews_train.tsv"), read_table(DATA / "toy_reviews_test.tsv")
@@ -68,7 +72,7 @@ def load(name, folder=DATA):
     try:
         return read_tree(tree / "train"), read_tree(tree / "test")
     except ValueError as problem:
-        raise ValueError(f"{tree} is not the IMDB set: {problem}. Delete it and run: python3 -m utils data") from None
+        raise ImdbDamaged(f"{tree} is not the IMDB set: {problem}. Delete it and run: python3 -m utils data") from None
 
 
 def hold_out(films, share=0.1, seed=0):
@@ -165,7 +169,7 @@ def find_archive(folder):
     named = os.environ.get("IMDB_ARCHIVE")
     if named:
         if not Path(named).is_file():
-            raise ValueError(f"IMDB_ARCHIVE={named}: there is no such file. Correct the variable, or unset it")
+            raise ImdbDamaged(f"IMDB_ARCHIVE={named}: there is no such file. Correct the variable, or unset it")
         return Path(named)
     pooch.get_logger().setLevel("WARNING")
     bar = tqdm(total=0, unit="B", unit_scale=True, desc="IMDB", file=sys.stdout)
@@ -186,8 +190,8 @@ def find_archive(folder):
 def unpack(archive, tree, per_class=12500):
     """Unpack the labelled reviews of `archive` to `tree`, all or nothing.
 
-    Only regular files whose whole name fits `MEMBER` are written, at paths made here. Raises ValueError if the archive
-    is damaged, incomplete, or names a file outside its own folder.
+    Only regular files whose whole name fits `MEMBER` are written, at paths made here. Raises ImdbDamaged if the archive
+    is cut short, incomplete, or names a file outside its own folder.
     """
     tree.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=tree.parent, prefix="unpacking-") as temporary:
@@ -203,7 +207,9 @@ def unpack(archive, tree, per_class=12500):
             for half in ("train", "test"):
                 read_tree(Path(temporary, "aclImdb", half), per_class)
         except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError, ValueError) as problem:
-            raise ValueError(f"{archive} cannot be used: {problem}. Get it again from {IMDB_URL}") from problem
+            raise ImdbDamaged(
+                f"{archive} cannot be used: {str(problem).splitlines()[0].rstrip(':')}. Get it again from {IMDB_URL}"
+            ) from problem
         os.replace(Path(temporary, "aclImdb"), tree)
 
 
@@ -213,7 +219,7 @@ def main(argv):
     parser.parse_args(argv)
     try:
         train, test = load("imdb")
-    except (ImdbUnavailable, ValueError) as problem:
+    except (ImdbUnavailable, ImdbDamaged) as problem:
         print(problem)
         return 1
     films = [len(part.films.unique()) for part in (train, test)]

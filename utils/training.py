@@ -223,27 +223,26 @@ def train(data, seed, epochs, out, to_record):
     torch.manual_seed(seed)
     model = ReviewClassifier(len(task.vocabulary), **preset["model"]).to(device)
     history = fit(model, task, **settings, seed=seed)
-    if rank > 0:
-        return None
-    save_checkpoint(out, model, preset["model"], task.vocabulary, history)
-    print(f"checkpoint: {os.path.relpath(out)}")
+    if rank == 0:
+        save_checkpoint(out, model, preset["model"], task.vocabulary, history)
+        print(f"checkpoint: {out}")
     if len(history) < settings["epochs"]:
         return None
-    everything = torch.arange(len(task.test))
-    scores = predict(model, task.test_words, everything, max_tokens=settings["max_tokens"])
-    right = (scores.argmax(1) == task.test.labels).float()
-    mirror, figures = task.test.pairs >= 0, {"mirror": ""}
-    if mirror.any():
-        figures = {"mirror": f"{right[mirror].mean():.4f}"}
-        print(f"mirror pairs {right[mirror].mean():.4f}, ordinary reviews {right[~mirror].mean():.4f}")
+    scores = predict(model, task.test_words, torch.arange(len(task.test)), max_tokens=settings["max_tokens"])
+    right, mirror = (scores.argmax(1) == task.test.labels).float(), task.test.pairs >= 0
+    test, on_mirror, on_others = (right[rows].mean().item() for rows in (mirror | ~mirror, mirror, ~mirror))
     seconds = sum(row["seconds"] for row in history)
-    best = max(history, key=lambda row: row["film_accuracy"])
-    print(f"test accuracy {right.mean():.4f} on {len(right)} reviews, trained in {seconds:.0f} s on {device.type}")
-    if to_record:
-        chosen = {name: f"{best[f'{name}_accuracy']:.4f}" for name in ("film", "random")}
-        figures |= {"test": f"{right.mean():.4f}", "seconds": round(seconds), "device": device.type}
-        record({"data": data, "seed": seed, "epochs": settings["epochs"], **chosen, **figures})
-    return right.mean().item()
+    if rank == 0:
+        if mirror.any():
+            print(f"mirror pairs {on_mirror:.4f}, ordinary reviews {on_others:.4f}")
+        print(f"test accuracy {test:.4f} on {len(right)} reviews, trained in {seconds:.0f} s on {device.type}")
+    if rank == 0 and to_record:
+        best = max(history, key=lambda row: row["film_accuracy"])
+        row = {"data": data, "seed": seed, "epochs": settings["epochs"]}
+        row |= {name: f"{best[f'{name}_accuracy']:.4f}" for name in ("film", "random")}
+        row |= {"mirror": f"{on_mirror:.4f}" if mirror.any() else "", "test": f"{test:.4f}"}
+        record(row | {"seconds": round(seconds), "device": device.type})
+    return test
 
 
 def main(argv):
@@ -264,13 +263,13 @@ def main(argv):
         out = args.out or CHECKPOINTS / f"{args.data}-{seed}.pt"
         try:
             accuracies.append(train(args.data, seed, args.epochs, out, args.record))
-        except (datasets.ImdbUnavailable, ValueError) as problem:
+        except (datasets.ImdbUnavailable, datasets.ImdbDamaged) as problem:
             print(problem)
             return 1
+        if accuracies[-1] is None:
+            return 130
     if distributed.is_initialized():
         distributed.destroy_process_group()
-    if None in accuracies:
-        return 130 if int(os.environ.get("RANK", 0)) == 0 else 0
-    if len(accuracies) > 1:
+    if len(accuracies) > 1 and int(os.environ.get("RANK", 0)) == 0:
         print(f"mean of {len(accuracies)} seeds: {sum(accuracies) / len(accuracies):.4f}")
     return 0

@@ -79,7 +79,7 @@ def test_an_archive_cut_short_leaves_nothing(tree, tmp_path):
     whole = (tmp_path / "made.tar.gz").read_bytes()
     for size in (10, len(whole) // 2, len(whole) * 3 // 4):
         (tmp_path / "cut.tar.gz").write_bytes(whole[:size])
-        with pytest.raises(ValueError, match=r"cut.tar.gz cannot be used"):
+        with pytest.raises(datasets.ImdbDamaged, match=r"cut.tar.gz cannot be used"):
             unpacked(tmp_path / "cut.tar.gz", tmp_path / "data")
         assert list((tmp_path / "data").iterdir()) == []
 
@@ -91,7 +91,7 @@ def test_an_archive_that_reaches_outside_is_refused(tree, tmp_path, name):
         member = tarfile.TarInfo(name)
         member.size = 4
         tar.addfile(member, io.BytesIO(b"evil"))
-    with pytest.raises(ValueError, match="it is not safe"):
+    with pytest.raises(datasets.ImdbDamaged, match="it is not safe"):
         unpacked(tmp_path / "evil.tar", tmp_path / "data")
     assert not list(tmp_path.rglob("evil.txt")) and list((tmp_path / "data").iterdir()) == []
 
@@ -101,12 +101,12 @@ def test_an_archive_with_a_link_or_a_class_missing_is_refused(tree, tmp_path):
     (tree / "train" / "neg" / "0_2.txt").symlink_to("/etc/hostname")
     with tarfile.open(tmp_path / "link.tar", "w") as tar:
         tar.add(tree, "aclImdb")
-    with pytest.raises(ValueError, match="neg holds 4 reviews"):
+    with pytest.raises(datasets.ImdbDamaged, match="neg holds 4 reviews"):
         unpacked(tmp_path / "link.tar", tmp_path / "data")
     shutil.rmtree(tree / "test" / "pos")
     with tarfile.open(tmp_path / "class.tar", "w") as tar:
         tar.add(tree, "aclImdb", filter=lambda member: None if member.issym() else member)
-    with pytest.raises(ValueError, match="class.tar cannot be used: .*neg holds 4"):
+    with pytest.raises(datasets.ImdbDamaged, match="class.tar cannot be used: .*neg holds 4"):
         unpacked(tmp_path / "class.tar", tmp_path / "data")
     assert list((tmp_path / "data").iterdir()) == []
 
@@ -125,14 +125,14 @@ def test_the_order_of_search(tree, tmp_path, monkeypatch):
         datasets.load("imdb", tmp_path / "data")
     assert len(asked) == 1
     monkeypatch.setenv("IMDB_ARCHIVE", str(tmp_path / "missing.tar.gz"))
-    with pytest.raises(ValueError, match="there is no such file"):
+    with pytest.raises(datasets.ImdbDamaged, match="there is no such file"):
         datasets.load("imdb", tmp_path / "data")
     monkeypatch.setenv("IMDB_ARCHIVE", str(tmp_path / "made.tar.gz"))
-    with pytest.raises(ValueError, match=r"made.tar.gz.*neg holds 5 reviews, not 12500"):  # found; too small
+    with pytest.raises(datasets.ImdbDamaged, match=r"made.tar.gz.*neg holds 5 reviews, not 12500"):  # found; too small
         datasets.load("imdb", tmp_path / "data")
     shutil.copytree(tree, tmp_path / "data" / "aclImdb")
     monkeypatch.setenv("IMDB_ARCHIVE", "/nowhere")
-    with pytest.raises(ValueError, match=r"aclImdb.*neg holds 5 reviews, not 12500"):  # the tree comes first
+    with pytest.raises(datasets.ImdbDamaged, match=r"aclImdb.*neg holds 5 reviews, not 12500"):  # the tree comes first
         datasets.load("imdb", tmp_path / "data")
     assert len(asked) == 1
 
