@@ -72,6 +72,19 @@ def test_a_bag_of_words_gets_the_ordinary_half_and_exactly_half_of_the_mirror_pa
     assert right[mirror].mean() == 0.5 and right[~mirror].mean() >= 0.85
 
 
+def test_the_best_epoch_is_the_one_kept(task, monkeypatch):
+    states, accuracies = [], iter([0.6, 0.5, 0.9, 0.5, 0.9, 0.5, 0.7, 0.5])  # film and random, of four epochs
+
+    def measured(model, *args, **options):
+        states.append({name: value.clone() for name, value in model.state_dict().items()})
+        return 0.0, next(accuracies)
+
+    monkeypatch.setattr(training, "evaluate", measured)
+    model, _ = learn(task, epochs=4)
+    assert all(map(torch.equal, model.state_dict().values(), states[2].values()))  # the second, first of the equals
+    assert not all(map(torch.equal, states[2].values(), states[4].values()))
+
+
 def test_ctrl_c_keeps_what_was_learned(task, monkeypatch, capsys):
     evaluate, calls = training.evaluate, []
 
