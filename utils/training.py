@@ -254,6 +254,8 @@ def main(argv):
     parser.add_argument("--out", type=Path, help="the checkpoint's file (data/checkpoints/DATA-SEED.pt)")
     parser.add_argument("--record", action="store_true", help="keep the figures in data/results.tsv")
     args = parser.parse_args(argv)
+    if args.epochs is not None and args.epochs < 1:
+        parser.error(f"--epochs {args.epochs}: one pass is the least")
     if args.out and len(args.seed) > 1:
         parser.error("--out is one file, and several seeds leave several checkpoints: leave out --out")
     if "RANK" in os.environ:

@@ -145,6 +145,13 @@ def test_the_command_and_its_last_line(tmp_path):
     assert last.startswith("test accuracy 0.") and " on 1000 reviews, trained in " in last
 
 
+@pytest.mark.parametrize("line", ["--epochs 0", "--seed 0 1 --out one.pt", "--data imbd"])
+def test_a_wrong_command_says_so(line, capsys):
+    with pytest.raises(SystemExit):
+        training.main(line.split())
+    assert "error: " in capsys.readouterr().err
+
+
 def test_two_processes_share_the_batches(tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "utils"]
     lines = command(tmp_path, *torchrun)
