@@ -147,7 +147,9 @@ def read_tree(root, per_class=12500):
             check((star >= 7) if label else (1 <= star <= 4), f"{half}/{name}/{i}_{star}.txt has {star} stars")
             paths.append(path)
             stars.append(star)
-            films.append(int(re.search(r"/tt(\d+)", urls[i])[1]))
+            film = re.search(r"/tt(\d+)", urls[i])
+            check(film, f"line {i + 1} of {half}/urls_{name}.txt names no film")
+            films.append(int(film[1]))
             labels.append(label)
     return Reviews(
         texts=Files(paths),

@@ -142,7 +142,7 @@ def fit(model, task, *, epochs, batch_size, max_tokens, learning_rate, word_drop
     generator = torch.Generator().manual_seed(seed)
     learner = DistributedDataParallel(model) if world > 1 else model
     words, labels = task.words.to(device), task.reviews.labels.to(device)
-    history, best = [], copy.deepcopy(model.state_dict())
+    history, best = [], None
     bar = tqdm(total=epochs * steps, unit=" steps", file=sys.stdout, leave=False, disable=rank > 0)
     try:
         for epoch in range(1, epochs + 1):

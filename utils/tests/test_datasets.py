@@ -54,6 +54,7 @@ def test_a_sound_tree(tree):
         (lambda half: (half / "pos" / "notes.md").write_text("x"), "is not called <id>_<stars>.txt"),
         (lambda half: shutil.rmtree(half / "pos"), "pos holds 0 reviews"),
         (lambda half: (half / "urls_pos.txt").unlink(), "names 0 films"),
+        (lambda half: (half / "urls_pos.txt").write_text("tt1\n" * PER_CLASS), "line 1 of train/urls_pos.txt"),
     ],
 )
 def test_a_damaged_tree_is_refused(tree, damage, message):
