@@ -13,6 +13,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellControlSignal, DeadKernelError
+from nbclient.output_widget import OutputWidget
 
 from utils import environment, written_atomically
 
@@ -58,6 +59,16 @@ KERNEL_OPTIONS = [
     "--InlineBackend.print_figure_kwargs={'bbox_inches': 'tight', 'metadata': {'Software': None}}",
     "--IPKernelApp.log_level=ERROR",  # no warning that the kernel's port, on this machine only, is not encrypted
 ]
+
+
+class SilentOutput(OutputWidget):
+    """Takes what `interact` draws, as any front end does, but never writes to the kernel.
+
+    nbclient's own does, on the socket on which it waits for the cell's reply: some waits then miss the reply for good.
+    """
+
+    def sync_state(self):
+        pass
 
 
 def stored():
@@ -116,6 +127,7 @@ def execute(path):
         extra_arguments=KERNEL_OPTIONS,
         resources={"metadata": {"path": str(path.parent)}},
     )
+    client.widget_registry = {"@jupyter-widgets/output": {"OutputModel": SilentOutput}}
     with client.setup_kernel():
         for count, (index, cell) in enumerate(code, 1):
             start = time.perf_counter()
@@ -163,7 +175,10 @@ def caption(cell):
     """What the figure above `cell` shows: the first line of that text, without * or _ around it; None without one."""
     if cell is None or cell.cell_type != "markdown" or cell.source.startswith("#"):
         return None
-    return cell.source.partition("\n")[0].strip(" *_") or None
+    line = cell.source.partition("\n")[0].strip()
+    if line.startswith("*") and not line.endswith("*"):  # it goes on in the next line
+        return None
+    return line.strip("*_") or None
 
 
 def comparable(book):

@@ -4,6 +4,7 @@ Colours are Okabe and Ito's, told apart by colour-blind readers too; each means 
 """
 
 import matplotlib.pyplot as plt
+from matplotlib.colors import LinearSegmentedColormap
 
 QUERIES, KEYS, VALUES, WEIGHTS = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 TRAINING, FILM, RANDOM, TEST = "#999999", "#D55E00", "#56B4E9", "#000000"  # on what an accuracy was measured
@@ -19,6 +20,7 @@ def use_style():
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.grid": True,
+            "axes.axisbelow": True,
             "grid.alpha": 0.25,
             "legend.frameon": False,
         }
@@ -40,3 +42,66 @@ def curves(history):
         panel.set(xlabel="epoch", ylabel=what, xticks=epochs)
     panels[0].legend()
     return figure
+
+
+def blocks(*parts, columns=()):
+    """Draw a formula of matrices, true to their shapes: each part is text, such as "=", or (matrix, name, colour).
+
+    A matrix is a tensor of one dimension (drawn as a column) or two; the larger an entry beside the largest of its
+    matrix, or beside 1, the deeper its colour. `columns` names the columns of every matrix with as many of them.
+    Returns the figure.
+    """
+    shown = [part if isinstance(part, str) else (_as_grid(part[0]), *part[1:]) for part in parts]
+    tallest = max(part[0].shape[0] for part in shown if not isinstance(part, str))
+    figure, axis = plt.subplots()
+    x = 0.0
+    for part in shown:
+        if isinstance(part, str):
+            axis.text(x + 0.05, 0, part, ha="center", va="center", fontsize=18)
+            x += 0.7
+            continue
+        grid, name, color = part
+        rows, width = grid.shape
+        depth = grid.abs() / grid.abs().max().clamp(min=1)
+        for i in range(rows):
+            for j in range(width):
+                box = (x + j, rows / 2 - i - 1)
+                strength = 0.75 * depth[i, j].item()
+                axis.add_patch(plt.Rectangle(box, 1, 1, fc=(color, strength), ec="#555555", lw=0.8))
+                axis.text(box[0] + 0.5, box[1] + 0.5, _short(grid[i, j].item()), ha="center", va="center", fontsize=9)
+        axis.text(x + width / 2, rows / 2 + 0.2, name, ha="center", va="bottom", fontsize=11)
+        for j, label in enumerate(columns if len(columns) == width else ()):
+            axis.text(x + j + 0.6, -rows / 2 - 0.15, label, ha="right", va="top", fontsize=8, rotation=40)
+        x += width + 0.6
+    axis.set(xlim=(-0.3, x - 0.3), ylim=(-tallest / 2 - 0.2, tallest / 2 + 0.9), aspect="equal")
+    axis.axis("off")
+    figure.set_size_inches(0.55 * x, 0.55 * (tallest + 1.2))
+    return figure
+
+
+def _as_grid(matrix):
+    return matrix.detach()[:, None] if matrix.dim() == 1 else matrix.detach()
+
+
+def _short(number):
+    if 0 < abs(number) < 0.005:
+        return "≈0"
+    return f"{number:.2f}".rstrip("0").rstrip(".").replace("-0", "−0").replace("-", "−")
+
+
+def attention_map(weights, queries, keys, title=""):
+    """Draw `weights` (T_q, T_k), a row for each query and a column for each key, on the current axes.
+
+    `queries` and `keys` name the rows and the columns. White is 0, the full colour 1.
+    """
+    axis = plt.gca()
+    colors = LinearSegmentedColormap.from_list("weights", ["white", WEIGHTS])
+    axis.pcolormesh(weights.detach(), cmap=colors, vmin=0, vmax=1, edgecolors="#dddddd", linewidth=0.5)
+    axis.set_xticks([j + 0.5 for j in range(len(keys))], keys, rotation=40, ha="right", rotation_mode="anchor")
+    axis.set_yticks([i + 0.5 for i in range(len(queries))], queries)
+    axis.invert_yaxis()
+    axis.set_xlabel("keys", color=KEYS, weight="bold")
+    axis.set_ylabel("queries", color=QUERIES, weight="bold")
+    axis.set_title(title)
+    axis.tick_params(length=0)
+    axis.grid(False)

@@ -42,6 +42,9 @@ def faults(book, name=""):
                 yield f"cell {cell.execution_count} failed"
             if {"image/svg+xml", "image/jpeg"} & output.get("data", {}).keys():
                 yield f"cell {cell.execution_count} has a figure that is no PNG"
+    for cell in book.cells:
+        if cell.cell_type == "markdown" and (found := re.search(r"\\\\[a-zA-Z]+", cell.source)):
+            yield f"{found[0]} in a formula: one backslash too many"
     for cell in checked:
         for output in cell.outputs:
             if found := FLEETING.search(output.get("text", "") + output.get("data", {}).get("text/plain", "")):
@@ -119,6 +122,8 @@ BREAKS = {  # how to break a rule: what `faults` must then say
     "book.cells[7].source += ' '": "not as",
     "book.cells[8].outputs = [new_output('stream', text='a review')]": "not as",
     "book.cells[7].outputs[0].text = '9 %' + chr(13) + '10 %'": "not as",
+    "book.cells[4].source = '*A rising' + chr(10) + 'line.*'": "opens with what it shows",
+    "book.cells[0].source = '$' + 2 * chr(92) + 'alpha$'": "one backslash too many",
 }
 
 
