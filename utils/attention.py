@@ -38,9 +38,9 @@ def attend(queries, keys, values, *, beta=None, mask=None, choose=softargmax):
     Returns h (…, T_q, d_v) and the weights a (…, T_q, T_k). A query that may attend to nothing gets zeros for both.
     Vaswani et al. (2017), Attention Is All You Need, equation 1.
     """
-    d = queries.shape[-1]
-    if keys.shape[-1] != d:
-        raise ValueError(f"queries of size {d} cannot be compared with keys of size {keys.shape[-1]}: use equal sizes")
+    d, d_k = queries.shape[-1], keys.shape[-1]
+    if d_k != d:
+        raise ValueError(f"queries of size {d} cannot be compared with keys of size {d_k}: use equal sizes")
     if beta is None:
         beta = 1 / math.sqrt(d)
     scores = beta * queries @ keys.transpose(-2, -1)  # (…, T_q, T_k)
@@ -85,23 +85,30 @@ class MultiHeadAttention(nn.Module):
         Without keys it is self-attention; without values the keys serve as values. mask: broadcastable to
         (B, T_q, T_k), True = may attend, the same for every head. Without weights torch's fused kernel does the work.
         """
-        q, k, v = (self.split(x) for x in self.project(queries, keys, values))  # (B, H, T, d_model / H)
+        if keys is None:
+            q, k, v = self.project(queries, 0, 3)  # one product instead of three
+        elif values is None:
+            [q], [k, v] = self.project(queries, 0, 1), self.project(keys, 1, 3)
+        else:
+            inputs = queries, keys, values
+            q, k, v = (self.project(x, part, part + 1)[0] for part, x in enumerate(inputs))
+        return self.mix(q, k, v, mask=mask, need_weights=need_weights)
+
+    def project(self, x, start, stop):
+        """x (B, T, d_model) times those of W_q, W_k, W_v that start:stop names: each (B, H, T, d / H)."""
+        d_model = x.shape[-1]
+        rows = slice(start * d_model, stop * d_model)
+        bias = None if self.in_proj.bias is None else self.in_proj.bias[rows]
+        parts = F.linear(x, self.in_proj.weight[rows], bias).chunk(stop - start, dim=-1)
+        return [part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts]
+
+    def mix(self, q, k, v, *, mask=None, need_weights=False):
+        """Heads of queries, keys and values (B, H, T, d / H) → what `forward` returns."""
         if mask is not None and mask.dim() > 2:
-            mask = mask.unsqueeze(-3)  # (B, 1, T_q, T_k)
+            mask = mask.unsqueeze(-3)  # (B, 1, T_q, T_k): the same for every head
         dropout = self.dropout if self.training else 0.0
         if need_weights:
             h, a = attend(q, k, v, mask=mask, choose=lambda scores: F.dropout(softargmax(scores), dropout))
         else:
             h, a = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout), None
         return self.out_proj(h.transpose(1, 2).flatten(2)), a  # (B, T_q, d_model)
-
-    def project(self, queries, keys, values):
-        if keys is None:
-            return self.in_proj(queries).chunk(3, dim=-1)  # one product instead of three
-        weights = self.in_proj.weight.chunk(3)
-        biases = (None,) * 3 if self.in_proj.bias is None else self.in_proj.bias.chunk(3)
-        inputs = queries, keys, keys if values is None else values
-        return [F.linear(x, w, b) for x, w, b in zip(inputs, weights, biases, strict=True)]
-
-    def split(self, x):
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, T, d_model) → (B, H, T, d_model / H)
