@@ -8,7 +8,12 @@ import pytest
 from utils import environment, notebooks
 
 # name: (the one notebook that teaches it, the module of utils that keeps it)
-HOMES = {"train_epoch": ("07_imdb.ipynb", "training.py")}
+HOMES = {
+    "hardargmax": ("01_hard_and_soft_attention.ipynb", "attention.py"),
+    "softargmax": ("01_hard_and_soft_attention.ipynb", "attention.py"),
+    "attend": ("03_queries_keys_values.ipynb", "attention.py"),
+    "train_epoch": ("07_imdb.ipynb", "training.py"),
+}
 
 
 def definition(source, name):
