@@ -13,7 +13,7 @@ from utils import environment
 
 VERBS = {  # verb: module, function, help
     "lab": ("notebooks", "lab", "open JupyterLab at the first notebook [options of jupyter lab]"),
-    "test": ("notebooks", "test", "nbval over all notebooks, then the tests in utils [options of pytest]"),
+    "test": ("notebooks", "test", "nbval over all notebooks, then the tests in utils [--browser] [options of pytest]"),
     "run": ("notebooks", "run", "re-execute notebooks and store their outputs [--force] [NOTEBOOK ...]"),
     "train": ("training", "main", "train the review classifier of notebook 07 [--help shows its options]"),
     "data": ("datasets", "main", "fetch and check IMDB ahead of a class"),

@@ -1,0 +1,25 @@
+"""The option --browser, and what is said at the end about what the browser saw, or that there was none."""
+
+import pytest
+
+NOTICES = pytest.StashKey[list]()
+
+
+def pytest_addoption(parser):
+    parser.addoption("--browser", action="store_true", help="also run all notebooks in JupyterLab, in a browser")
+
+
+def pytest_configure(config):
+    config.stash[NOTICES] = []
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    for sign, title, text in config.stash[NOTICES]:
+        terminalreporter.section(title, sep=sign, bold=True)
+        terminalreporter.line(text)
+
+
+@pytest.fixture(scope="session")
+def notices(request):
+    """What the end of the run will say: a list of (character of the rule above, title, text)."""
+    return request.config.stash[NOTICES]

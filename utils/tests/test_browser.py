@@ -1,0 +1,300 @@
+"""Every notebook in a real JupyterLab: run from top to bottom, then each slider moved and each text box filled.
+
+Only with `python3 -m utils test --browser`, and on the toy reviews. What ran is read from the notebook's model in the
+page, which holds every cell; the widgets are tried where the reader finds them, on the page.
+"""
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from types import SimpleNamespace
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from utils import environment, notebooks
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge")
+NO_BROWSER = f"""No notebook was tried in a browser. Get one, and Playwright to drive it, then run this again:
+  {sys.executable} -m pip install playwright
+  sudo apt install chromium    (Debian; elsewhere: {sys.executable} -m playwright install chromium)"""
+ROOT_USER = hasattr(os, "geteuid") and os.geteuid() == 0
+
+SETTINGS = {  # no questions about news, and no cell left out of the page
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    "notebook-extension/tracker": {"windowingMode": "none"},
+}
+READY = "window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status == 'idle'"
+CELLS = """[...jupyterapp.shell.currentWidget.content.model.cells].filter(cell => cell.type == "code").map(cell => {
+    const {source, metadata, outputs, execution_count} = cell.toJSON();
+    const error = metadata.tags?.includes("raises-exception") ? null : outputs.find(one => one.output_type == "error");
+    return {
+        title: source.split("\\n")[0],
+        count: execution_count,
+        error: error && `${error.ename}: ${error.evalue}`,
+        widgets: outputs.filter(one => one.data?.["application/vnd.jupyter.widget-view+json"]).length,
+    };
+})"""
+# The kernel's status is that of cells alone: a widget's messages are worked on beside them.
+WATCH = """() => {
+    window.busy = new Set();
+    jupyterapp.shell.currentWidget.sessionContext.iopubMessage.connect((_, {parent_header, content}) => {
+        if (content.execution_state == "busy") busy.add(parent_header.msg_id);
+        if (content.execution_state == "idle") busy.delete(parent_header.msg_id);
+    });
+}"""
+VIEWS = ".jp-Cell-outputArea > .jp-OutputArea-child > .jp-OutputArea-output:not([data-mime-type])"
+NOT_DRAWN = ":not(.lm-mod-hidden):not(:has(> .lm-Widget))"  # a finished progress bar may hide
+FAILED = "[data-mime-type$=error], [data-mime-type$=stderr]"
+SLIDERS, BOXES = ".noUi-handle", ".widget-text input[type=text]"
+OTHERS = "select, button, textarea, input:not([type=text])"
+
+
+@pytest.fixture(scope="module")
+def browser(request, notices):
+    """A headless browser: one on the PATH, else Playwright's own. Playwright stops what browsers do unasked."""
+
+    def skip_loudly():
+        notices.append(("!", "NO BROWSER", NO_BROWSER))
+        pytest.skip("NO BROWSER: see the end")
+
+    if not request.config.getoption("--browser", default=False):
+        pytest.skip("runs with --browser only")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        skip_loudly()
+    with sync_playwright() as playwright:
+        paths = [*map(shutil.which, BROWSERS), playwright.chromium.executable_path]
+        path = next((path for path in paths if path and os.path.exists(path)), None) or skip_loudly()
+        with playwright.chromium.launch(executable_path=path, chromium_sandbox=not ROOT_USER) as started:
+            yield started
+
+
+@pytest.fixture(scope="module")
+def lab(browser, notices, tmp_path_factory):
+    """`python -m utils lab` on a copy of the repository without IMDB, and with nothing of the user's own Jupyter.
+
+    Gives `folder`, that of the copy's notebooks; `address(name)` of a page; `pictures`, a folder; `ask(path, method)`.
+    """
+    root, home, pictures = map(tmp_path_factory.mktemp, ("repository", "jupyter", "pictures"))
+    shutil.copytree(environment.ROOT / "utils", root / "utils", ignore=shutil.ignore_patterns("__pycache__"))
+    for folder, paths in {"data": (environment.ROOT / "data").glob("*.tsv"), "notebooks": notebooks.stored()}.items():
+        (root / folder).mkdir()
+        for path in paths:
+            shutil.copy(path, root / folder)
+    for name, setting in SETTINGS.items():
+        path = home / "lab" / "user-settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(setting))
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    token = secrets.token_hex()
+    own = {key: value for key, value in os.environ.items() if not re.match("(?i)JUPYTER|IMDB|.*_PROXY$", key)}
+    own |= {f"JUPYTER_{kind}_DIR": str(home) for kind in ("CONFIG", "DATA", "RUNTIME")}
+    own |= {"IPYTHONDIR": str(home), "JUPYTER_TOKEN": token, "JUPYTER_PREFER_ENV_PATH": "1"}
+    # Nobody listens there: a download is refused at once.
+    own |= {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "no_proxy": "localhost"}
+    options = [f"--ServerApp.port={port}", "--ServerApp.port_retries=0", "--LabApp.expose_app_in_browser=True"]
+    command = [sys.executable, "-m", "utils", "lab", "--no-browser", *options, *["--allow-root"] * ROOT_USER]
+
+    def ask(path, method="GET"):
+        headers = {"Authorization": f"token {token}"}
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/api/{path}", method=method, headers=headers)
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        return opener.open(request, timeout=20).read()
+
+    with (
+        (home / "log.txt").open("w") as log,
+        # Not in the group of processes that Ctrl-C ends: it is ended below, with its kernels.
+        subprocess.Popen(command, cwd=root, env=own, stdout=log, stderr=log, start_new_session=True) as server,
+    ):
+        try:
+            end = time.monotonic() + 60
+            while True:
+                with contextlib.suppress(OSError):
+                    ask("status")
+                    break
+                assert server.poll() is None and time.monotonic() < end, (home / "log.txt").read_text()
+                time.sleep(0.1)
+            notices.append(("-", "browser", f"{browser.version}, screenshots: {pictures}"))
+            # A workspace for each notebook, or JupyterLab would open those of the tests before it too.
+            place = f"http://127.0.0.1:{port}/lab/workspaces/{{0}}/tree/notebooks/{{0}}.ipynb?token={token}"
+            yield SimpleNamespace(folder=root / "notebooks", address=place.format, pictures=pictures, ask=ask)
+        finally:
+            try:
+                ask("shutdown", "POST")
+            except OSError:  # it is not up yet, or hangs
+                server.terminate()
+            try:
+                server.wait(20)
+            except subprocess.TimeoutExpired:
+                server.kill()
+
+
+def check(browser, lab, name, patience=15):
+    """Run notebook `name` and try its widgets, each for `patience` seconds. Raises AssertionError: what is wrong."""
+    # Cells that were never run, so that the counts are those of this run.
+    path = lab.folder / f"{name}.ipynb"
+    book = nbformat.read(path, as_version=4)
+    for cell in book.cells:
+        if cell.cell_type == "code":
+            cell.execution_count, cell.outputs = None, []
+    nbformat.write(book, path)
+    try:
+        with browser.new_page(viewport={"width": 1280, "height": 1000}) as page:
+            try:
+                page.goto(lab.address(name))
+                page.wait_for_function(READY)
+                try_widgets(page, run_all(page), patience, lab.pictures / name)
+            except Exception:
+                page.screenshot(path=lab.pictures / f"{name}-failed.png")
+                raise
+    finally:
+        for kernel in json.loads(lab.ask("kernels")):  # also one that is still busy
+            lab.ask(f"kernels/{kernel['id']}", "DELETE")
+
+
+def run_all(page, patience=120):
+    """Restart and run all; returns the titles of the cells with widgets, one for each widget."""
+    page.get_by_role("menuitem", name="Kernel").click()
+    page.get_by_role("menuitem", name="Restart Kernel and Run All Cells…").click()
+    dialog = page.locator(".jp-Dialog")
+    dialog.locator(".jp-mod-accept").click()
+    dialog.wait_for(state="detached")
+    end = time.monotonic() + patience
+    while True:
+        cells = page.evaluate(CELLS)
+        for cell in cells:
+            need(not cell["error"], f"{cell['title']}\n{cell['error']}")
+        waiting = [cell["title"] for cell in cells if not cell["count"]]
+        if not waiting:
+            break
+        need(not dialog.count(), "".join(dialog.all_inner_texts()))  # the kernel died
+        need(time.monotonic() < end, f"{waiting[0]}: not done after {patience} s, nor {len(waiting) - 1} more cells")
+        page.wait_for_timeout(500)
+    counts = [cell["count"] for cell in cells]
+    need(counts == list(range(1, len(cells) + 1)), f"the cells are counted {counts}, not 1, 2, 3, …")
+    return [cell["title"] for cell in cells for _ in range(cell["widgets"])]
+
+
+def try_widgets(page, titles, patience, picture):
+    """Move every slider and fill every text box; their widget must then show something else, and no error."""
+    views = page.locator(VIEWS)
+    end = time.monotonic() + patience
+    while (drawn := views.count() - page.locator(VIEWS + NOT_DRAWN).count()) != len(titles):
+        need(time.monotonic() < end, f"{drawn} of these widgets are on the page: {titles}")
+        page.wait_for_timeout(250)
+    show_all(page, f"{picture}.png")
+    page.evaluate(WATCH)
+    for number, (view, name) in enumerate(zip(views.all(), titles), 1):
+        need(not view.locator(OTHERS).count(), f"{name}: has a control that this test cannot work")
+        for use, controls in ((move, view.locator(SLIDERS)), (fill, view.locator(BOXES))):
+            for count, control in enumerate(controls.all(), 1):
+                tried = f"{use.__name__}-{count}"
+                before = settled(page, view, [], patience, f"{name}: shows nothing")
+                view.screenshot(path=f"{picture}-{number}-{tried}-before.png")
+                use(control)
+                settled(page, view, before, patience, f"{name}: shows the same {patience} s after {tried}")
+                view.screenshot(path=f"{picture}-{number}-{tried}-then.png")
+
+
+def show_all(page, picture):
+    """A picture of the whole notebook: it scrolls inside the window, so the window is made as high for a moment."""
+    size = page.viewport_size
+    height = page.evaluate("document.querySelector('.jp-WindowedPanel-outer').scrollHeight")
+    page.set_viewport_size(size | {"height": min(height, 16000)})  # more than that Chromium does not draw
+    page.evaluate("document.querySelector('.jp-WindowedPanel-outer').scrollTop = 0")
+    page.screenshot(path=picture)
+    page.set_viewport_size(size)
+
+
+def move(slider):
+    """One step to the right; from the right end, to the left."""
+    place = slider.locator("..")
+    before = place.get_attribute("style")
+    slider.press("ArrowRight")
+    if place.get_attribute("style") == before:
+        slider.press("ArrowLeft")
+
+
+def fill(box):
+    box.select_text()
+    box.press_sequentially("vegetarian lasagne")
+    box.press("Enter")
+
+
+def settled(page, view, before, patience, complaint):
+    """What a widget shows, as a list of HTML, once that is no longer `before` and the kernel has done its work."""
+    outputs, failures = view.locator(".widget-output .jp-OutputArea-output"), view.locator(FAILED)
+    end, last = time.monotonic() + patience, None
+    while True:
+        need(not failures.count(), complaint + "\n" + "".join(failures.all_inner_texts()))
+        shown = outputs.evaluate_all("outputs => outputs.map(output => output.innerHTML)")
+        if shown == last != before and page.evaluate("busy.size") == 0:
+            return shown
+        need(time.monotonic() < end, complaint)
+        last = shown
+        page.wait_for_timeout(250)
+
+
+def need(holds, complaint):
+    """An assert whose message is the complaint alone."""
+    __tracebackhide__ = True
+    if not holds:
+        raise AssertionError(complaint)
+
+
+@pytest.mark.parametrize("name", [path.stem for path in notebooks.stored()])
+def test_notebook(browser, lab, name):
+    check(browser, lab, name)
+
+
+# A sound figure, whose slider starts at its right end; and faults: what is replaced, by what, the complaint.
+FIGURE = f"""\
+# A figure
+import sys
+import ipywidgets
+import matplotlib.pyplot as plt
+assert sys.prefix == {sys.prefix!r}
+def draw(x, word):
+    plt.plot([0, x])
+    plt.title(word)
+    plt.show()
+ipywidgets.interact(draw, x=ipywidgets.IntSlider(5, 0, 5), word="pizza");
+"""
+FAULTS = {
+    "cell_that_fails": ("import sys", "import absent", "^# A figure\nModuleNotFoundError: No module named 'absent'"),
+    "slider_for_nothing": ("[0, x]", "[0, 1]", "^# A figure: shows the same 2 s after move-1$"),
+    "slider_that_fails": ("plt.show()", "assert x == 5", "^# A figure: .* after move-1\n(.*\n)*AssertionError"),
+}
+
+
+def write(lab, name, figure):
+    fails = new_code_cell("1 / 0", metadata={"tags": ["raises-exception"]})
+    book = new_notebook(cells=[fails, new_code_cell(figure)], metadata=notebooks.METADATA)
+    nbformat.write(book, lab.folder / f"{name}.ipynb")
+
+
+def test_a_sound_notebook_passes(browser, lab):
+    write(lab, "sound", FIGURE)
+    check(browser, lab, "sound")
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_found(browser, lab, name):
+    old, new, complaint = FAULTS[name]
+    assert old in FIGURE
+    write(lab, name, FIGURE.replace(old, new))
+    with pytest.raises(AssertionError, match=complaint):
+        check(browser, lab, name, patience=2)
