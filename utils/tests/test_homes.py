@@ -11,6 +11,8 @@ from utils import environment, notebooks
 HOMES = {
     "hardargmax": ("01_hard_and_soft_attention.ipynb", "attention.py"),
     "softargmax": ("01_hard_and_soft_attention.ipynb", "attention.py"),
+    "MultiHeadAttention": ("04_multi_head_attention.ipynb", "attention.py"),
+    "padding_mask": ("04_multi_head_attention.ipynb", "attention.py"),
     "attend": ("03_queries_keys_values.ipynb", "attention.py"),
     "train_epoch": ("07_imdb.ipynb", "training.py"),
 }
