@@ -13,6 +13,9 @@ HOMES = {
     "softargmax": ("01_hard_and_soft_attention.ipynb", "attention.py"),
     "MultiHeadAttention": ("04_multi_head_attention.ipynb", "attention.py"),
     "padding_mask": ("04_multi_head_attention.ipynb", "attention.py"),
+    **dict.fromkeys(
+        ("sinusoidal_positions", "EncoderLayer", "Encoder", "masked_pool"), ("05_encoder.ipynb", "transformer.py")
+    ),
     "attend": ("03_queries_keys_values.ipynb", "attention.py"),
     "train_epoch": ("07_imdb.ipynb", "training.py"),
 }

@@ -46,6 +46,8 @@ def faults(book, name=""):
         if cell.cell_type == "markdown" and (found := re.search(r"\\\\[a-zA-Z]+", cell.source)):
             yield f"{found[0]} in a formula: one backslash too many"
     for cell in checked:
+        if cell.source.endswith(";"):
+            yield f"cell {cell.execution_count} hides its output by a semicolon, which nbval does not know"
         for output in cell.outputs:
             if found := FLEETING.search(output.get("text", "") + output.get("data", {}).get("text/plain", "")):
                 yield f"cell {cell.execution_count} prints {found[0]}, which another run will not"
@@ -123,6 +125,7 @@ BREAKS = {  # how to break a rule: what `faults` must then say
     "book.cells[8].outputs = [new_output('stream', text='a review')]": "not as",
     "book.cells[7].outputs[0].text = '9 %' + chr(13) + '10 %'": "not as",
     "book.cells[4].source = '*A rising' + chr(10) + 'line.*'": "opens with what it shows",
+    "book.cells[2].source += ';'": "semicolon",
     "book.cells[0].source = '$' + 2 * chr(92) + 'alpha$'": "one backslash too many",
 }
 
