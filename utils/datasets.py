@@ -1,4 +1,4 @@
-"""Where reviews come from: IMDB (Maas et al., 2011) and the small built-in set, one loader each.
+"""Where texts come from: IMDB (Maas et al., 2011) and the small built-in sets, one loader each.
 
 IMDB is looked for as the tree `data/aclImdb`, then as an archive named by the environment variable IMDB_ARCHIVE, then
 downloaded (84 MB). Whatever the source, it is checked before it is used.
@@ -106,6 +106,20 @@ def read_table(path):
         pairs=torch.tensor([int(row["pair"] or -1) for row in rows]),
         key=hashlib.sha256(content.encode()).hexdigest(),
     )
+
+
+def load_pairs(path=DATA / "english_italian.tsv"):
+    """The English–Italian sentences by part: {"train": [(english, italian), …], "validation": …, "test": …, "long": …}.
+
+    Words have spaces between them; data/README.md says what is in which part. Raises ValueError for a damaged line.
+    """
+    parts = {}
+    for number, line in enumerate(path.read_text("utf8").splitlines(), 1):
+        cells = line.split("\t")
+        check(len(cells) == 3 and all(cells), f"line {number} of {path.name} has not its three columns: {line!r}")
+        if number > 1:  # the first line names the columns
+            parts.setdefault(cells[0], []).append((cells[1], cells[2]))
+    return parts
 
 
 class Files(Sequence):

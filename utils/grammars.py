@@ -1,5 +1,7 @@
 """The small grammars that write the built-in data sets: `python3 -m utils.grammars` writes them again.
 
+That of the English–Italian sentences is in `utils.italian`; here is the toy reviews'.
+
 The toy reviews are mini film reviews in which the order of the words matters. What decides is the writer's own verdict:
 the outcome and not the expectation, "I found it" and not "my sister called it", what follows "but" and not what follows
 "although"; and "not dull" is praise. A review is dealt from shuffled decks of cards, in two rounds:
@@ -19,7 +21,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from utils import written_atomically
+from utils import italian, written_atomically
 
 
 def read_rules(text):
@@ -219,6 +221,7 @@ def write(folder):
     """Write every built-in set into `folder`."""
     for part, reviews in toy_reviews().items():
         write_tsv(Path(folder) / f"toy_reviews_{part}.tsv", Review._fields, reviews)
+    write_tsv(Path(folder) / "english_italian.tsv", ("split", "english", "italian"), italian.language_pair())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The toy reviews: the stored files come from the grammar and hold what the notebooks claim about them."""
+"""The grammars write the stored files; the toy reviews hold what the notebooks claim about them."""
 
 import csv
 import re
@@ -39,7 +39,8 @@ def skeletons(rows):
 
 def test_the_grammar_writes_the_stored_files(tmp_path):
     grammars.write(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["toy_reviews_test.tsv", "toy_reviews_train.tsv"]
+    names = ["english_italian.tsv", "toy_reviews_test.tsv", "toy_reviews_train.tsv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
     for path in tmp_path.iterdir():
         assert path.read_bytes() == (DATA / path.name).read_bytes(), f"{path.name}: run python3 -m utils.grammars"
 
