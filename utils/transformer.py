@@ -1,4 +1,4 @@
-"""The Transformer, built from attention: positions, the encoder, and the review classifier.
+"""The Transformer, built from attention: positions, encoder, decoder; the review classifier and the translator.
 
 Shapes: B batch, T set size, H heads, d dimension. Masks: True = may attend.
 """
@@ -73,6 +73,77 @@ class Encoder(nn.Module):
         return self.norm(x), maps
 
 
+class DecoderLayer(nn.Module):
+    """Self-attention → add & norm → cross-attention → add & norm → the same MLP for every element → add & norm.
+
+    Cross-attention is self-attention whose keys and values come from elsewhere, `memory`: what the encoder returned.
+    Options as in `EncoderLayer`.
+    """
+
+    def __init__(self, d_model, num_heads, d_hidden, *, dropout=0.0, norm_first=False):
+        super().__init__()
+        self.norm_first = norm_first
+        self.attention = MultiHeadAttention(d_model, num_heads, dropout=dropout)
+        self.cross_attention = MultiHeadAttention(d_model, num_heads, dropout=dropout)
+        self.mlp = nn.Sequential(
+            nn.Linear(d_model, d_hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(d_hidden, d_model)
+        )
+        self.norm1 = nn.LayerNorm(d_model)
+        self.norm2 = nn.LayerNorm(d_model)
+        self.norm3 = nn.LayerNorm(d_model)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x, memory, *, mask=None, memory_mask=None, need_weights=False, cache=None):
+        """x (B, T, d_model), memory (B, T_k, d_model) → h of x's shape, weights on the memory (B, H, T, T_k) or None.
+
+        `mask` is for x's own elements, broadcastable to (B, T, T), `memory_mask` to (B, T, T_k). `cache`, a dict, keeps
+        keys and values between calls: x is then only what is new, and `mask` has columns for what came before, too.
+        """
+        cache = {} if cache is None else cache
+        if self.norm_first:
+            x = x + self.dropout(self.look_back(self.norm1(x), mask, cache))
+            h, a = self.look_across(self.norm2(x), memory, memory_mask, need_weights, cache)
+            x = x + self.dropout(h)
+            return x + self.dropout(self.mlp(self.norm3(x))), a
+        x = self.norm1(x + self.dropout(self.look_back(x, mask, cache)))
+        h, a = self.look_across(x, memory, memory_mask, need_weights, cache)
+        x = self.norm2(x + self.dropout(h))
+        return self.norm3(x + self.dropout(self.mlp(x))), a
+
+    def look_back(self, x, mask, cache):
+        q, k, v = self.attention.project(x, 0, 3)
+        if "own" in cache:
+            k, v = (torch.cat(pair, dim=2) for pair in zip(cache["own"], (k, v)))
+        cache["own"] = k, v
+        return self.attention.mix(q, k, v, mask=mask)[0]
+
+    def look_across(self, x, memory, mask, need_weights, cache):
+        if "memory" not in cache:
+            cache["memory"] = self.cross_attention.project(memory, 1, 3)
+        [q], [k, v] = self.cross_attention.project(x, 0, 1), cache["memory"]
+        return self.cross_attention.mix(q, k, v, mask=mask, need_weights=need_weights)
+
+
+class Decoder(nn.Module):
+    """A list of decoder layers; with `norm_first` one more normalisation at the end."""
+
+    def __init__(self, num_layers, d_model, num_heads, d_hidden, *, dropout=0.0, norm_first=False):
+        super().__init__()
+        self.layers = nn.ModuleList(
+            DecoderLayer(d_model, num_heads, d_hidden, dropout=dropout, norm_first=norm_first)
+            for _ in range(num_layers)
+        )
+        self.norm = nn.LayerNorm(d_model) if norm_first else nn.Identity()
+
+    def forward(self, x, memory, *, mask=None, memory_mask=None, need_weights=False, caches=None):
+        """As `DecoderLayer.forward`, with a cache for each layer; returns h and the list of each layer's weights."""
+        maps = []
+        for layer, cache in zip(self.layers, caches or [None] * len(self.layers)):
+            x, a = layer(x, memory, mask=mask, memory_mask=memory_mask, need_weights=need_weights, cache=cache)
+            maps.append(a)
+        return self.norm(x), maps
+
+
 def masked_pool(h, mask):
     """The mean and the largest entry over each set's real elements, side by side: h (B, T, d), mask (B, T) → (B, 2d).
 
@@ -118,3 +189,90 @@ class ReviewClassifier(nn.Module):
         real = words != 0  # (B, T)
         h, _ = self.encoder(self.embed(words), mask=real[:, None, :])  # (B, T, d_model)
         return self.classify(self.dropout(masked_pool(h, real)))
+
+
+class Translator(nn.Module):
+    """Sentence → encoder → decoder → sentence: the whole Transformer.
+
+    `source_words` and `target_words` are the two vocabularies, in both of which 0 is padding, 1 the start and 2 the end
+    of a sentence. Words are told apart by spaces.
+    """
+
+    PAD, START, END = range(3)
+
+    def __init__(self, source_words, target_words, d_model, num_heads, d_hidden, num_layers, *, dropout=0.0):
+        super().__init__()
+        self.source_words, self.target_words = source_words, target_words
+        self.numbers = {word: number for number, word in enumerate(source_words)}
+        self.source_embedding = nn.Embedding(len(source_words), d_model)
+        self.target_embedding = nn.Embedding(len(target_words), d_model)
+        self.dropout = nn.Dropout(dropout)
+        self.encoder = Encoder(num_layers, d_model, num_heads, d_hidden, dropout=dropout)
+        self.decoder = Decoder(num_layers, d_model, num_heads, d_hidden, dropout=dropout)
+        self.predict = nn.Linear(d_model, len(target_words))
+
+    def embed(self, embedding, words, start=0):
+        """Word numbers (B, T), the first at position `start` → (B, T, d_model)."""
+        x = embedding(words)
+        positions = sinusoidal_positions(start + words.shape[1], x.shape[2], x.device)
+        return self.dropout(x + positions[start:])
+
+    def encode(self, source):
+        """Word numbers (B, T_k), padded → what the decoder attends to (B, T_k, d_model), and its mask (B, 1, T_k)."""
+        real = (source != self.PAD)[:, None, :]
+        return self.encoder(self.embed(self.source_embedding, source), mask=real)[0], real
+
+    def decode(self, target, memory, memory_mask, *, need_weights=False, caches=None):
+        """Target words so far (B, T) → scores of the next word at each place (B, T, words), maps of cross-attention.
+
+        With `caches`, one dict for each layer, `target` is only what is new since the last call.
+        """
+        start = caches[0]["own"][0].shape[2] if caches and "own" in caches[0] else 0
+        x = self.embed(self.target_embedding, target, start)
+        T = target.shape[1]
+        causal = torch.ones(T, start + T, dtype=torch.bool, device=x.device).tril(start)
+        h, maps = self.decoder(
+            x, memory, mask=causal, memory_mask=memory_mask, need_weights=need_weights, caches=caches
+        )
+        return self.predict(h), maps
+
+    def forward(self, source, target):
+        """Teacher forcing: word numbers (B, T_k), (B, T) → scores of the word after each target word (B, T, words)."""
+        return self.decode(target, *self.encode(source))[0]
+
+    def read(self, sentence):
+        """The numbers (1, T_k) of an English sentence; ValueError for a word that is not in the vocabulary."""
+        words = sentence.lower().split()
+        unknown = [word for word in words if word not in self.numbers]
+        if unknown or not words:
+            raise ValueError(f"unknown words: {', '.join(unknown)}" if words else "no words")
+        return torch.tensor([[self.numbers[word] for word in words]], device=self.predict.weight.device)
+
+    def write(self, tokens):
+        """Numbers of target words, up to the end → a sentence."""
+        words = [self.target_words[token] for token in tokens if token > self.END]
+        return " ".join(words)
+
+    @torch.inference_mode()
+    def translate(self, sentence, beam=1, longest=40):
+        """The Italian for an English sentence: greedy with beam=1, else the best of `beam` kept at every step."""
+        memory, mask = self.encode(self.read(sentence))
+        caches = [{} for _ in self.decoder.layers]
+        tokens = torch.full((1, 1), self.START, device=memory.device)
+        totals, finished = torch.zeros(1, device=memory.device), []
+        for _ in range(longest):
+            scores, _ = self.decode(tokens[:, -1:], memory.expand(len(tokens), -1, -1), mask, caches=caches)
+            grown = totals[:, None] + scores[:, -1].log_softmax(dim=-1)  # (beam, words)
+            totals, best = grown.flatten().topk(min(beam - len(finished), grown.numel()))
+            rows, words = best // grown.shape[1], best % grown.shape[1]
+            tokens = torch.cat([tokens[rows], words[:, None]], dim=1)
+            ended = words == self.END
+            finished += zip((totals[ended] / tokens.shape[1]).tolist(), tokens[ended].tolist())
+            if ended.all():
+                break
+            totals, tokens, rows = totals[~ended], tokens[~ended], rows[~ended]
+            for cache in caches:
+                for name, pair in cache.items():
+                    cache[name] = [part[rows] for part in pair]
+        finished += zip((totals / tokens.shape[1]).tolist(), tokens.tolist()) if not finished else []
+        return self.write(max(finished)[1])

@@ -1,0 +1,123 @@
+"""The decoder against torch's own, what each step may see, and generation with and without kept keys and values."""
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from utils.attention import padding_mask
+from utils.tests.test_attention import close
+from utils.transformer import Decoder, DecoderLayer, Translator
+
+NAMES = {
+    "attention.in_proj.": "self_attn.in_proj_",
+    "attention.out_proj.": "self_attn.out_proj.",
+    "cross_attention.in_proj.": "multihead_attn.in_proj_",
+    "cross_attention.out_proj.": "multihead_attn.out_proj.",
+    "mlp.0.": "linear1.",
+    "mlp.3.": "linear2.",
+}
+
+
+def their_name(name):
+    prefix = next((old for old in NAMES if name.startswith(old)), "")
+    return NAMES.get(prefix, "") + name[len(prefix) :]
+
+
+def causal(size):
+    return torch.ones(size, size, dtype=torch.bool).tril()
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_decoder_layer_equals_torch(dtype, norm_first):
+    torch.manual_seed(0)
+    for size, t_k, heads, masked in itertools.product((1, 9), (1, 12), (1, 4), (False, True)):
+        d_model = heads * 16
+        ours = DecoderLayer(d_model, heads, 48, norm_first=norm_first).to(dtype)
+        for parameter in ours.parameters():  # no weight left at 0 or 1, where a mix-up would not show
+            nn.init.normal_(parameter, mean=0.1, std=0.3)
+        options = {"dropout": 0.0, "batch_first": True, "norm_first": norm_first, "dtype": dtype}
+        theirs = nn.TransformerDecoderLayer(d_model, heads, 48, **options)
+        theirs.load_state_dict({their_name(name): value for name, value in ours.state_dict().items()})
+        x = torch.randn(3, size, d_model, dtype=dtype, requires_grad=True)
+        memory = torch.randn(3, t_k, d_model, dtype=dtype, requires_grad=True)
+        real = padding_mask(torch.tensor([t_k, 1, max(1, t_k // 2)]), t_k) if masked else None
+        h, _ = ours(x, memory, mask=causal(size), memory_mask=real)
+        hidden = ~real[:, 0] if masked else None
+        wanted = theirs(x, memory, tgt_mask=~causal(size), memory_key_padding_mask=hidden)
+        assert close(h, wanted, dtype)
+        assert close(ours(x, memory, mask=causal(size), memory_mask=real, need_weights=True)[0], wanted, dtype)
+        cotangent = torch.randn_like(h)
+        got = torch.autograd.grad(h, [x, memory, *ours.parameters()], cotangent)
+        its = dict(theirs.named_parameters())
+        parameters = [its[their_name(name)] for name, _ in ours.named_parameters()]
+        want = torch.autograd.grad(wanted, [x, memory, *parameters], cotangent)
+        for mine, other in zip(got, want, strict=True):
+            scale = max(other.abs().max(), want[0].abs().max())
+            assert (mine - other).abs().max() <= scale * (1e-5 if dtype == torch.float32 else 1e-10)
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_no_step_sees_the_future(norm_first):
+    torch.manual_seed(0)
+    decoder, x, memory = Decoder(2, 16, 4, 32, norm_first=norm_first), torch.randn(2, 6, 16), torch.randn(2, 5, 16)
+    other = torch.cat([x[:, :3], torch.randn(2, 3, 16)], dim=1)
+    before, after = (decoder(part, memory, mask=causal(6))[0] for part in (x, other))
+    assert torch.equal(before[:, :3], after[:, :3]) and not torch.allclose(before[:, 3:], after[:, 3:])
+
+
+@pytest.fixture
+def translator():
+    torch.manual_seed(0)
+    words = ["<pad>", "<start>", "<end>", *"abcdefgh"]
+    return Translator(words, words[:3] + [word.upper() for word in words[3:]], 16, 4, 32, 2).eval()
+
+
+def test_step_by_step_gives_what_teacher_forcing_gives(translator):
+    source, target = torch.randint(3, 11, (3, 5)), torch.randint(3, 11, (3, 7))
+    source[1, 3:] = translator.PAD
+    memory, mask = translator.encode(source)
+    caches = [{}, {}]
+    steps = [translator.decode(target[:, t : t + 1], memory, mask, caches=caches)[0] for t in range(7)]
+    assert torch.allclose(torch.cat(steps, dim=1), translator(source, target), atol=1e-5)
+
+
+def test_padding_changes_no_score(translator):
+    source, target = torch.randint(3, 11, (3, 5)), torch.randint(3, 11, (3, 7))
+    padded = nn.functional.pad(source, (0, 4))
+    assert torch.allclose(translator(source, target), translator(padded, target), atol=1e-5)
+
+
+def best_of_all(translator, sentence, longest):
+    """The translation of `longest` words or fewer with the highest mean log-probability, by trying all."""
+    memory, mask = translator.encode(translator.read(sentence))
+    words, candidates = range(translator.END + 1, len(translator.target_words)), []
+    for length in range(longest):
+        for body in itertools.product(words, repeat=length):
+            row = torch.tensor([[translator.START, *body, translator.END]])
+            log_p = translator.decode(row[:, :-1], memory, mask)[0].log_softmax(-1).gather(2, row[:, 1:, None])
+            candidates.append((log_p.sum().item() / row.shape[1], translator.write(body)))
+    return max(candidates)[1]
+
+
+@torch.no_grad()
+def test_translate(translator):
+    with torch.no_grad():
+        translator.predict.bias[: translator.END] = -1e4  # never padding nor start, as after training
+        translator.predict.bias[translator.END] = 1.0  # short sentences
+    memory, mask = translator.encode(translator.read("a c b"))
+    row = [translator.START]
+    while row[-1] != translator.END and len(row) < 41:
+        row.append(int(translator.decode(torch.tensor([row]), memory, mask)[0][0, -1].argmax()))
+    assert translator.translate("A c b") == translator.write(row)
+    wide = translator.translate("a c b", beam=1000, longest=3)
+    assert wide == best_of_all(translator, "a c b", 3)
+
+
+def test_unknown_words_are_named(translator):
+    with pytest.raises(ValueError, match="unknown words: x, yy"):
+        translator.translate("a x b yy")
+    with pytest.raises(ValueError, match="no words"):
+        translator.translate("  ")
