@@ -30,6 +30,11 @@ def hardargmax(scores, dim=-1):
     return torch.zeros_like(scores).scatter(dim, chosen, 1.0)
 
 
+def entropy(a):
+    """How spread out weights are: −Σ α log α along the last dimension, from 0 (one has all) to log T (all equal)."""
+    return torch.special.entr(a).sum(dim=-1)
+
+
 def attend(queries, keys, values, *, beta=None, mask=None, choose=softargmax):
     """Mix the values by how well their keys match each query: a = choose(β q Kᵀ), h = a V.
 

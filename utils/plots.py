@@ -49,7 +49,6 @@ def blocks(*parts, columns=()):
 
     A matrix is a tensor of one dimension (drawn as a column) or two; the larger an entry beside the largest of its
     matrix, or beside 1, the deeper its colour. `columns` names the columns of every matrix with as many of them.
-    Returns the figure.
     """
     shown = [part if isinstance(part, str) else (_as_grid(part[0]), *part[1:]) for part in parts]
     tallest = max(part[0].shape[0] for part in shown if not isinstance(part, str))
@@ -76,7 +75,6 @@ def blocks(*parts, columns=()):
     axis.set(xlim=(-0.3, x - 0.3), ylim=(-tallest / 2 - 0.2, tallest / 2 + 0.9), aspect="equal")
     axis.axis("off")
     figure.set_size_inches(0.55 * x, 0.55 * (tallest + 1.2))
-    return figure
 
 
 def _as_grid(matrix):
@@ -86,7 +84,7 @@ def _as_grid(matrix):
 def _short(number):
     if 0 < abs(number) < 0.005:
         return "≈0"
-    return f"{number:.2f}".rstrip("0").rstrip(".").replace("-0", "−0").replace("-", "−")
+    return f"{number:.2f}".rstrip("0").rstrip(".").replace("-", "−")
 
 
 def attention_map(weights, queries, keys, title=""):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from utils.attention import MultiHeadAttention, attend, hardargmax, padding_mask, softargmax
+from utils.attention import MultiHeadAttention, attend, entropy, hardargmax, padding_mask, softargmax
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 
@@ -42,6 +42,11 @@ def test_softargmax_has_the_gradient_of_torch():
 def test_hardargmax_takes_the_first_of_equals():
     assert hardargmax(torch.tensor([1.0, 5.0, 5.0])).tolist() == [0.0, 1.0, 0.0]
     assert hardargmax(torch.tensor([[1.0, 0.0], [0.0, 2.0]]), dim=0).tolist() == [[1.0, 0.0], [0.0, 1.0]]
+
+
+def test_entropy():
+    assert torch.allclose(entropy(torch.full((2, 4), 0.25)), torch.tensor(4.0).log())
+    assert entropy(torch.tensor([[0.0, 1.0, 0.0]])).tolist() == [0.0]
 
 
 def test_attend_equals_torch():

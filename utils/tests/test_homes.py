@@ -9,6 +9,7 @@ from utils import environment, notebooks
 
 # name: (the one notebook that teaches it, the module of utils that keeps it)
 HOMES = {
+    "entropy": ("01_hard_and_soft_attention.ipynb", "attention.py"),
     "hardargmax": ("01_hard_and_soft_attention.ipynb", "attention.py"),
     "softargmax": ("01_hard_and_soft_attention.ipynb", "attention.py"),
     "MultiHeadAttention": ("04_multi_head_attention.ipynb", "attention.py"),
