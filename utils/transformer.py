@@ -242,7 +242,7 @@ class Translator(nn.Module):
 
     def read(self, sentence):
         """The numbers (1, T_k) of an English sentence; ValueError for a word that is not in the vocabulary."""
-        words = sentence.lower().split()
+        words = sentence.split()
         unknown = [word for word in words if word not in self.numbers]
         if unknown or not words:
             raise ValueError(f"unknown words: {', '.join(unknown)}" if words else "no words")

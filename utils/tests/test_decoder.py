@@ -111,9 +111,19 @@ def test_translate(translator):
     row = [translator.START]
     while row[-1] != translator.END and len(row) < 41:
         row.append(int(translator.decode(torch.tensor([row]), memory, mask)[0][0, -1].argmax()))
-    assert translator.translate("A c b") == translator.write(row)
-    wide = translator.translate("a c b", beam=1000, longest=3)
-    assert wide == best_of_all(translator, "a c b", 3)
+    assert translator.translate("a c b") == translator.write(row)
+
+
+@torch.no_grad()
+def test_a_wide_beam_finds_the_best_of_all(translator):
+    lengths = set()
+    for end in (-3.0, 0.0, 3.0):  # the end of a sentence is unlikely, or likely
+        translator.predict.bias[: translator.END] = -1e4
+        translator.predict.bias[translator.END] = end
+        best = best_of_all(translator, "a c b", 3)
+        assert translator.translate("a c b", beam=1000, longest=3) == best
+        lengths.add(len(best.split()))
+    assert len(lengths) > 1
 
 
 def test_unknown_words_are_named(translator):
