@@ -61,7 +61,10 @@ OTHERS = "select, button, textarea, input:not([type=text])"
 
 @pytest.fixture(scope="module")
 def browser(request, notices):
-    """A headless browser: one on the PATH, else Playwright's own. Playwright stops what browsers do unasked."""
+    """A headless browser: one on the PATH, else Playwright's own. Playwright stops what browsers do unasked.
+
+    What it gives is one context for all pages, so that JupyterLab's own files are fetched once.
+    """
 
     def skip_loudly():
         notices.append(("!", "NO BROWSER", NO_BROWSER))
@@ -77,7 +80,7 @@ def browser(request, notices):
         paths = [*map(shutil.which, BROWSERS), playwright.chromium.executable_path]
         path = next((path for path in paths if path and os.path.exists(path)), None) or skip_loudly()
         with playwright.chromium.launch(executable_path=path, chromium_sandbox=not ROOT_USER) as started:
-            yield started
+            yield started.new_context(viewport={"width": 1280, "height": 1000})
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +130,7 @@ def lab(browser, notices, tmp_path_factory):
                     break
                 assert server.poll() is None and time.monotonic() < end, (home / "log.txt").read_text()
                 time.sleep(0.1)
-            notices.append(("-", "browser", f"{browser.version}, screenshots: {pictures}"))
+            notices.append(("-", "browser", f"{browser.browser.version}, screenshots: {pictures}"))
             # A workspace for each notebook, or JupyterLab would open those of the tests before it too.
             place = f"http://127.0.0.1:{port}/lab/workspaces/{{0}}/tree/notebooks/{{0}}.ipynb?token={token}"
             yield SimpleNamespace(folder=root / "notebooks", address=place.format, pictures=pictures, ask=ask)
@@ -152,7 +155,7 @@ def check(browser, lab, name, patience=15):
             cell.execution_count, cell.outputs = None, []
     nbformat.write(book, path)
     try:
-        with browser.new_page(viewport={"width": 1280, "height": 1000}) as page:
+        with browser.new_page() as page:
             try:
                 page.goto(lab.address(name))
                 page.wait_for_function(READY)
