@@ -103,3 +103,29 @@ def attention_map(weights, queries, keys, title=""):
     axis.set_title(title)
     axis.tick_params(length=0)
     axis.grid(False)
+
+
+def layer(axis, names, ways_around, title):
+    """Draw the parts of a layer in a row: `names` from the input to the output, with numbered arrows between them.
+
+    ways_around: (start, end) for each residual connection, from the arrow that leaves part `start` to part `end`.
+    Part i stands at x = 1.4 i, y = 0.
+    """
+    arrow, numbers, last = {"arrowstyle": "->"}, "①②③④⑤⑥⑦⑧⑨", len(names) - 1
+    for i, name in enumerate(names):
+        x = 1.4 * i
+        fill = WEIGHTS if name.endswith("attention") else "#dddddd" if name.startswith("MLP") else "white"
+        if 0 < i < last:
+            axis.add_patch(plt.Rectangle((x - 0.45, -0.4), 0.9, 0.8, fc=fill, ec="black"))
+            axis.text(x - 0.7, 0.1, numbers[i - 1], ha="center")
+        axis.text(x + 0.3 * ((i == 0) - (i == last)), 0, name, ha="center", va="center", size=9)
+        if i:
+            axis.annotate("", (x - 0.45, 0), (x - 0.95, 0), arrowprops=arrow)
+    for start, end in ways_around:
+        left, right = 1.4 * start + 0.6, 1.4 * end
+        axis.plot([left, left, right], [0, 0.9, 0.9], color="black", linewidth=1)
+        axis.annotate("", (right, 0.4), (right, 0.93), arrowprops=arrow)
+        axis.text(right + 0.1, 0.55, numbers[end - 1])
+    axis.set(xlim=(-0.5, 1.4 * last + 0.5), ylim=(-0.5, 1.1), aspect="equal")
+    axis.set_title(title, loc="left")
+    axis.axis("off")

@@ -191,11 +191,35 @@ class ReviewClassifier(nn.Module):
         return self.classify(self.dropout(masked_pool(h, real)))
 
 
+def beam_search(next_log_p, start, end, *, beam=1, longest=40):
+    """Write the sequence word by word, keeping the `beam` most probable beginnings at every step; 1 is greedy.
+
+    `next_log_p(tokens, rows)` gets all beginnings (n, t), each with the row that it grew from among those of the call
+    before, and returns the log-probabilities of their next words (n, words). A sequence ends with the word number
+    `end`; where none has after `longest` steps, they are taken as they stand. Returns [(mean log-probability of its
+    words, list of word numbers from `start` to `end`), …], best first. The mean, not the sum: a length penalty, that of
+    Wu et al. (2016), equation 14, with α = 1 and without its 5.
+    """
+    tokens, rows = torch.tensor([[start]]), torch.tensor([0])
+    totals, finished = torch.zeros(1), []
+    for length in range(1, longest + 1):
+        grown = totals[:, None] + next_log_p(tokens, rows)  # (n, words)
+        totals, best = grown.flatten().topk(min(beam - len(finished), grown.numel()))
+        rows, words = best // grown.shape[1], best % grown.shape[1]
+        tokens = torch.cat([tokens[rows], words[:, None]], dim=1)  # (n, 1 + length)
+        ended = words == end
+        finished += zip((totals[ended] / length).tolist(), tokens[ended].tolist())
+        totals, tokens, rows = totals[~ended], tokens[~ended], rows[~ended]
+        if ended.all():
+            break
+    return sorted(finished or zip((totals / longest).tolist(), tokens.tolist()), reverse=True)
+
+
 class Translator(nn.Module):
-    """Sentence → encoder → decoder → sentence: the whole Transformer.
+    """Sentence → encoder → decoder → sentence: the whole Transformer, in the lecture's order of norms.
 
     `source_words` and `target_words` are the two vocabularies, in both of which 0 is padding, 1 the start and 2 the end
-    of a sentence. Words are told apart by spaces.
+    of a sentence. Words are told apart by spaces. Vaswani et al. (2017), section 3.
     """
 
     PAD, START, END = range(3)
@@ -206,6 +230,8 @@ class Translator(nn.Module):
         self.numbers = {word: number for number, word in enumerate(source_words)}
         self.source_embedding = nn.Embedding(len(source_words), d_model)
         self.target_embedding = nn.Embedding(len(target_words), d_model)
+        for embedding in (self.source_embedding, self.target_embedding):
+            nn.init.normal_(embedding.weight, std=0.3)  # no louder than the positions
         self.dropout = nn.Dropout(dropout)
         self.encoder = Encoder(num_layers, d_model, num_heads, d_hidden, dropout=dropout)
         self.decoder = Decoder(num_layers, d_model, num_heads, d_hidden, dropout=dropout)
@@ -227,7 +253,7 @@ class Translator(nn.Module):
 
         With `caches`, one dict for each layer, `target` is only what is new since the last call.
         """
-        start = caches[0]["own"][0].shape[2] if caches and "own" in caches[0] else 0
+        start = caches[0]["own"][0].shape[2] if caches and caches[0] else 0
         x = self.embed(self.target_embedding, target, start)
         T = target.shape[1]
         causal = torch.ones(T, start + T, dtype=torch.bool, device=x.device).tril(start)
@@ -249,30 +275,25 @@ class Translator(nn.Module):
         return torch.tensor([[self.numbers[word] for word in words]], device=self.predict.weight.device)
 
     def write(self, tokens):
-        """Numbers of target words, up to the end → a sentence."""
-        words = [self.target_words[token] for token in tokens if token > self.END]
-        return " ".join(words)
+        """Numbers of target words → a sentence, without start, end and padding."""
+        return " ".join(self.target_words[token] for token in tokens if token > self.END)
 
     @torch.inference_mode()
-    def translate(self, sentence, beam=1, longest=40):
-        """The Italian for an English sentence: greedy with beam=1, else the best of `beam` kept at every step."""
-        memory, mask = self.encode(self.read(sentence))
+    def translate(self, sentence, beam=1):
+        """The translation of a sentence: greedy, or the best of `beam` kept at every step. No dropout from here on.
+
+        ValueError for a word that is not in the vocabulary.
+        """
+        self.eval()
+        memory, memory_mask = self.encode(self.read(sentence))
         caches = [{} for _ in self.decoder.layers]
-        tokens = torch.full((1, 1), self.START, device=memory.device)
-        totals, finished = torch.zeros(1, device=memory.device), []
-        for _ in range(longest):
-            scores, _ = self.decode(tokens[:, -1:], memory.expand(len(tokens), -1, -1), mask, caches=caches)
-            grown = totals[:, None] + scores[:, -1].log_softmax(dim=-1)  # (beam, words)
-            totals, best = grown.flatten().topk(min(beam - len(finished), grown.numel()))
-            rows, words = best // grown.shape[1], best % grown.shape[1]
-            tokens = torch.cat([tokens[rows], words[:, None]], dim=1)
-            ended = words == self.END
-            finished += zip((totals[ended] / tokens.shape[1]).tolist(), tokens[ended].tolist())
-            if ended.all():
-                break
-            totals, tokens, rows = totals[~ended], tokens[~ended], rows[~ended]
+
+        def next_log_p(tokens, rows):
             for cache in caches:
-                for name, pair in cache.items():
-                    cache[name] = [part[rows] for part in pair]
-        finished += zip((totals / tokens.shape[1]).tolist(), tokens.tolist()) if not finished else []
-        return self.write(max(finished)[1])
+                cache.update({name: [part[rows] for part in pair] for name, pair in cache.items()})
+            newest = tokens[:, -1:].to(memory.device)  # (n, 1)
+            several = memory.expand(len(tokens), -1, -1)  # (n, T_k, d_model)
+            scores, _ = self.decode(newest, several, memory_mask, caches=caches)
+            return scores[:, -1].log_softmax(dim=-1).cpu()
+
+        return self.write(beam_search(next_log_p, self.START, self.END, beam=beam)[0][1])

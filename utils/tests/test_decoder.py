@@ -8,7 +8,7 @@ from torch import nn
 
 from utils.attention import padding_mask
 from utils.tests.test_attention import close
-from utils.transformer import Decoder, DecoderLayer, Translator
+from utils.transformer import Decoder, DecoderLayer, Translator, beam_search
 
 NAMES = {
     "attention.in_proj.": "self_attn.in_proj_",
@@ -90,27 +90,35 @@ def test_padding_changes_no_score(translator):
     assert torch.allclose(translator(source, target), translator(padded, target), atol=1e-5)
 
 
-def best_of_all(translator, sentence, longest):
-    """The translation of `longest` words or fewer with the highest mean log-probability, by trying all."""
+def whole_prefix(translator, sentence):
+    """What `beam_search` asks for, from all words so far at every step: nothing kept."""
     memory, mask = translator.encode(translator.read(sentence))
-    words, candidates = range(translator.END + 1, len(translator.target_words)), []
+
+    def next_log_p(tokens, rows):
+        return translator.decode(tokens, memory.expand(len(tokens), -1, -1), mask)[0][:, -1].log_softmax(dim=-1)
+
+    return next_log_p
+
+
+def best_of_all(next_log_p, words, longest):
+    """The translation of fewer than `longest` words with the highest mean log-probability, by trying all."""
+    candidates = []
     for length in range(longest):
         for body in itertools.product(words, repeat=length):
-            row = torch.tensor([[translator.START, *body, translator.END]])
-            log_p = translator.decode(row[:, :-1], memory, mask)[0].log_softmax(-1).gather(2, row[:, 1:, None])
-            candidates.append((log_p.sum().item() / row.shape[1], translator.write(body)))
-    return max(candidates)[1]
+            row = [Translator.START, *body, Translator.END]
+            log_p = [next_log_p(torch.tensor([row[:t]]), None)[0, row[t]].item() for t in range(1, len(row))]
+            candidates.append((sum(log_p) / len(log_p), row))
+    return max(candidates)
 
 
 @torch.no_grad()
-def test_translate(translator):
-    with torch.no_grad():
-        translator.predict.bias[: translator.END] = -1e4  # never padding nor start, as after training
-        translator.predict.bias[translator.END] = 1.0  # short sentences
-    memory, mask = translator.encode(translator.read("a c b"))
+def test_greedy_takes_the_most_probable_word_at_each_step(translator):
+    translator.predict.bias[: translator.END] = -1e4  # never padding nor start, as after training
+    translator.predict.bias[translator.END] = 1.0  # short sentences
+    next_log_p = whole_prefix(translator, "a c b")
     row = [translator.START]
     while row[-1] != translator.END and len(row) < 41:
-        row.append(int(translator.decode(torch.tensor([row]), memory, mask)[0][0, -1].argmax()))
+        row.append(int(next_log_p(torch.tensor([row]), None).argmax()))
     assert translator.translate("a c b") == translator.write(row)
 
 
@@ -120,10 +128,34 @@ def test_a_wide_beam_finds_the_best_of_all(translator):
     for end in (-3.0, 0.0, 3.0):  # the end of a sentence is unlikely, or likely
         translator.predict.bias[: translator.END] = -1e4
         translator.predict.bias[translator.END] = end
-        best = best_of_all(translator, "a c b", 3)
-        assert translator.translate("a c b", beam=1000, longest=3) == best
-        lengths.add(len(best.split()))
+        next_log_p = whole_prefix(translator, "a c b")
+        wanted_log_p, wanted = best_of_all(next_log_p, range(3, 11), 3)
+        found_log_p, found = beam_search(next_log_p, translator.START, translator.END, beam=1000, longest=3)[0]
+        assert found == wanted and found_log_p == pytest.approx(wanted_log_p, abs=1e-5)
+        lengths.add(len(found))
     assert len(lengths) > 1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("beam", [1, 2, 5])
+def test_kept_keys_and_values_follow_their_beginnings(translator, beam):
+    translator.predict.bias[: translator.END] = -1e4
+    translator.predict.weight *= 3  # decided enough for beginnings to overtake each other
+    for sentence in ("a c b", "h", "d d e f g"):
+        found = beam_search(whole_prefix(translator, sentence), translator.START, translator.END, beam=beam)
+        assert translator.translate(sentence, beam=beam) == translator.write(found[0][1])
+
+
+def test_a_beam_that_never_ends_gives_what_it_has():
+    never = torch.tensor([0.1, 0.2, 0.7]).log()  # word 2 for ever, and the end is none of them
+    found = beam_search(lambda tokens, rows: never.expand(len(tokens), 3), 0, 3, longest=4)
+    assert found == [(pytest.approx(never[2].item()), [0, 2, 2, 2, 2])]
+
+
+def test_translating_drops_nothing():
+    torch.manual_seed(0)
+    translator = Translator(list("pse") + list("abc"), list("pse") + list("ABC"), 16, 2, 16, 1, dropout=0.5).train()
+    assert len({translator.translate("a b c") for _ in range(8)}) == 1
 
 
 def test_unknown_words_are_named(translator):
