@@ -1,6 +1,7 @@
 """The decoder against torch's own, what each step may see, and generation with and without kept keys and values."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -139,11 +140,23 @@ def test_a_wide_beam_finds_the_best_of_all(translator):
 @torch.no_grad()
 @pytest.mark.parametrize("beam", [1, 2, 5])
 def test_kept_keys_and_values_follow_their_beginnings(translator, beam):
+    for embedding in (translator.source_embedding, translator.target_embedding):
+        nn.init.normal_(embedding.weight)  # loud enough for what was written to matter
     translator.predict.bias[: translator.END] = -1e4
-    translator.predict.weight *= 3  # decided enough for beginnings to overtake each other
-    for sentence in ("a c b", "h", "d d e f g"):
+    sentences = [" ".join(letters) for letters in itertools.product("aceh", repeat=2)]
+    for sentence, end in itertools.product(sentences, (0.0, -1.0)):  # some end soon, others never
+        translator.predict.bias[translator.END] = end
         found = beam_search(whole_prefix(translator, sentence), translator.START, translator.END, beam=beam)
         assert translator.translate(sentence, beam=beam) == translator.write(found[0][1])
+
+
+def test_what_ends_takes_its_place_in_the_beam_with_it():
+    P = torch.zeros(6, 6)  # 0 starts, 1 ends
+    P[0, 2], P[0, 3], P[2, 4], P[2, 5], P[3, 4], P[3, 1] = 0.55, 0.45, 0.6, 0.4, 0.1, 0.9
+    P[4, 1] = P[5, 1] = 1.0
+    found = beam_search(lambda tokens, rows: P[tokens[:, -1]].log(), 0, 1, beam=2)
+    assert [tokens for _, tokens in found] == [[0, 2, 4, 1], [0, 3, 1]]  # and [0, 2, 5, 1] is given up
+    assert [mean for mean, _ in found] == pytest.approx([math.log(0.33) / 3, math.log(0.405) / 2])
 
 
 def test_a_beam_that_never_ends_gives_what_it_has():
