@@ -15,7 +15,8 @@ VERBS = {  # verb: module, function, help
     "lab": ("notebooks", "lab", "open JupyterLab at the first notebook [options of jupyter lab]"),
     "test": ("notebooks", "test", "nbval over all notebooks, then the tests in utils [--browser] [options of pytest]"),
     "run": ("notebooks", "run", "re-execute notebooks and store their outputs [--force] [NOTEBOOK ...]"),
-    "train": ("training", "main", "train the review classifier of notebook 07 [--help shows its options]"),
+    "train": ("training", "main", "train a review classifier on IMDB [--help shows its options]"),
+    "bench": ("bench", "main", "time ours beside torch's and torchtext's own, and the lecture's [--json FILE]"),
     "data": ("datasets", "main", "fetch and check IMDB ahead of a class"),
 }
 

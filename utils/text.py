@@ -16,8 +16,15 @@ from torchtext.vocab import Vocab
 from utils import written_atomically
 
 PAD, UNKNOWN = 0, 1
-TOKENIZER = "basic_english"
-tokenize = get_tokenizer(TOKENIZER)  # lower case, punctuation split off or dropped: str → list of str
+tokenize = get_tokenizer("basic_english")  # lower case, punctuation split off or dropped: str → list of str
+
+
+def split_at_spaces(text):
+    """Lower case and nothing else: "dull," and "dull" are two words. str → list of str."""
+    return text.lower().split()
+
+
+TOKENIZERS = {"basic_english": tokenize, "spaces": split_at_spaces}
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,12 @@ class Packed:
         before = torch.cat([torch.zeros(1, dtype=torch.int64), keep.cumsum(0)])  # tokens kept before each place
         return Packed(self.ids[keep.to(self.ids.device)], before[self.offsets])
 
+    def heads(self, size):
+        """The same texts, each cut after its first `size` tokens."""
+        place = torch.arange(len(self.ids)) - self.offsets[:-1].repeat_interleave(self.lengths)
+        ends = self.lengths.clamp(max=size).cumsum(0)
+        return Packed(self.ids[place < size], torch.cat([ends.new_zeros(1), ends]))
+
     def to(self, device):
         """The same with the numbers on `device`; the offsets, which only choose, stay on the CPU."""
         return Packed(self.ids.to(device), self.offsets)
@@ -60,7 +73,7 @@ class Tokens:
     packed: Packed
 
 
-def tokenize_all(texts):
+def tokenize_all(texts, tokenize=tokenize):
     """Tokenise an iterable of str into `Tokens`, numbering words in the order they appear."""
     number, ids, offsets = {}, [], [0]
     for text in texts:
@@ -69,12 +82,12 @@ def tokenize_all(texts):
     return Tokens(list(number), Packed(torch.tensor(ids, dtype=torch.int32), torch.tensor(offsets)))
 
 
-def cached_tokens(texts, key, path):
-    """`tokenize_all(texts)`, kept in the file `path` together with `key`, the tokenizer and this code.
+def cached_tokens(texts, key, path, tokenizer="basic_english"):
+    """`tokenize_all(texts)` with one of `TOKENIZERS`, kept in the file `path` with `key`, tokenizer and code.
 
     `key` must change whenever the texts do. A file that is missing, damaged or made from anything else is written anew.
     """
-    recipe = "\n".join([key, TOKENIZER, *map(inspect.getsource, (tokenize, tokenize_all, cached_tokens))])
+    recipe = "\n".join([key, tokenizer, *map(inspect.getsource, (TOKENIZERS[tokenizer], tokenize_all, cached_tokens))])
     key = hashlib.sha256(recipe.encode()).hexdigest()
     if path.exists():
         try:
@@ -83,7 +96,7 @@ def cached_tokens(texts, key, path):
                 return Tokens(kept["words"].split("\n"), Packed(kept["ids"], kept["offsets"]))
         except Exception as damage:  # whatever a damaged file makes the reader raise, the remedy is the same
             print(f"{path.name} is damaged ({type(damage).__name__}): tokenising again")
-    tokens = tokenize_all(texts)
+    tokens = tokenize_all(texts, TOKENIZERS[tokenizer])
     packed = tokens.packed
     with written_atomically(path, "wb") as file:
         torch.save({"key": key, "words": "\n".join(tokens.words), "ids": packed.ids, "offsets": packed.offsets}, file)
@@ -110,6 +123,12 @@ def build_vocabulary(tokens, rows, groups, min_groups):
     words = [tokens.words[i] for i in frequent.nonzero().flatten().tolist()]
     counts = Counter(dict(zip(words, spread, strict=True)))
     return Vocab(counts, min_freq=min_groups, specials=["<pad>", "<unk>"])
+
+
+def frequent_words(tokens, rows, max_words):
+    """The `max_words` words that occur most often in the texts in `rows`, as a torchtext `Vocab` like the one above."""
+    counts = torch.cat([tokens.packed[row] for row in rows]).bincount(minlength=len(tokens.words)).tolist()
+    return Vocab(Counter(dict(zip(tokens.words, counts))), max_size=max_words, specials=["<pad>", "<unk>"])
 
 
 def encode(tokens, vocabulary):

@@ -15,24 +15,60 @@ import torch
 from torch import distributed
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import lr_scheduler
 from tqdm import tqdm
 
 from utils import datasets, text, written_atomically
+from utils.classifiers import LectureClassifier, PhraseClassifier
 from utils.transformer import ReviewClassifier
 
 RESULTS = datasets.DATA / "results.tsv"
 CHECKPOINTS = datasets.DATA / "checkpoints"
 CACHE = datasets.DATA
 
-# Frozen on validation by film, before the test set was looked at.
+KINDS = {kind.__name__: kind for kind in (LectureClassifier, ReviewClassifier, PhraseClassifier)}
+
+# All frozen on validation by film, before the test set was looked at; `lecture` is the published notebook's.
 PRESETS = {
-    "imdb": {
-        "min_films": 20,
+    "lecture": {
+        "task": {"name": "imdb", "tokenizer": "spaces", "max_words": 50_000, "first": 200},
+        "kind": "LectureClassifier",
+        "model": {"d_model": 32, "num_heads": 2, "d_hidden": 128, "num_layers": 3},
+        "fit": {"epochs": 10, "batch_size": 164, "max_tokens": 200, "learning_rate": 1e-3, "schedule": "constant"},
+    },
+    "encoder": {
+        "task": {"name": "imdb", "min_films": 20},
+        "kind": "ReviewClassifier",
         "model": {"d_model": 64, "num_heads": 4, "d_hidden": 128, "num_layers": 1, "dropout": 0.3, "word_scale": 8.0},
         "fit": {"epochs": 6, "batch_size": 64, "max_tokens": 512, "learning_rate": 2e-3, "word_dropout": 0.5},
     },
+    "quick": {
+        "task": {"name": "imdb", "min_films": 5},
+        "kind": "PhraseClassifier",
+        "model": {"S": 8, "M": 0, "content": False, "dropout": 0.3, "word_dropout": 0.2},
+        "start": 0.1,
+        "fit": {"epochs": 2, "batch_size": 64, "max_tokens": 512, "learning_rate": 2e-3}
+        | {"schedule": "linear", "table_rate": 0.03},
+    },
+    "default": {
+        "task": {"name": "imdb", "min_films": 5},
+        "kind": "PhraseClassifier",
+        "model": {"S": 64, "M": 64, "dropout": 0.3, "word_dropout": 0.2},
+        "start": 0.1,
+        "fit": {"epochs": 4, "batch_size": 64, "max_tokens": 512, "learning_rate": 2e-3}
+        | {"schedule": "linear", "table_rate": 0.03},
+    },
+    "best": {
+        "task": {"name": "imdb", "min_films": 5, "hold_out": False},
+        "kind": "PhraseClassifier",
+        "model": {"S": 64, "M": 512, "dropout": 0.3, "word_dropout": 0.2},
+        "start": 0.1,
+        "fit": {"epochs": 4, "batch_size": 64, "max_tokens": 512, "learning_rate": 2e-3}
+        | {"schedule": "linear", "table_rate": 0.03},
+    },
     "toy": {
-        "min_films": 1,
+        "task": {"name": "toy", "min_films": 1},
+        "kind": "ReviewClassifier",
         "model": {"d_model": 64, "num_heads": 4, "d_hidden": 128, "num_layers": 1},
         "fit": {"epochs": 25, "batch_size": 32, "max_tokens": 128, "learning_rate": 2e-3, "word_dropout": 0.05},
     },
@@ -57,17 +93,58 @@ class Task:
     test_words: text.Packed
 
 
-def prepare(name, min_films):
-    """Load the set `name` ("imdb" or "toy"), hold out both validations, turn words into numbers. Returns a `Task`."""
+def prepare(name, *, min_films=None, max_words=None, tokenizer="basic_english", first=None, hold_out=True):
+    """Load the set `name` ("imdb" or "toy"), hold out both validations, turn words into numbers. Returns a `Task`.
+
+    The vocabulary is of words in at least `min_films` films, or else of the `max_words` most frequent. `first` cuts
+    each review after so many tokens. Without `hold_out` all training reviews are trained on, and validations are empty.
+    """
     reviews, test = datasets.load(name)
     train, film, random = datasets.hold_out(reviews.films)
+    if not hold_out:
+        train, film, random = torch.arange(len(reviews)), *torch.empty(2, 0, dtype=torch.int64)
+    kept = name if tokenizer == "basic_english" else f"{name}-{tokenizer}"
     tokens, test_tokens = (
-        text.cached_tokens(half.texts, half.key, CACHE / f"tokens-{name}-{part}.pt")
+        text.cached_tokens(half.texts, half.key, CACHE / f"tokens-{kept}-{part}.pt", tokenizer)
         for part, half in (("train", reviews), ("test", test))
     )
-    vocabulary = text.build_vocabulary(tokens, train, reviews.films, min_films)
+    if min_films:
+        vocabulary = text.build_vocabulary(tokens, train, reviews.films, min_films)
+    else:
+        vocabulary = text.frequent_words(tokens, train, max_words)
     words, test_words = (text.encode(half, vocabulary) for half in (tokens, test_tokens))
+    if first:
+        words, test_words = words.heads(first), test_words.heads(first)
     return Task(reviews, test, train, film, random, vocabulary, words, test_words)
+
+
+def log_odds(task):
+    """How much a word speaks for "liked" by itself (words,): log P(word | liked) - log P(word | not liked).
+
+    In the training reviews; a film counts once for each label, so that its own words do not pass for praise. 1 is added
+    to every count.
+    """
+    films = task.reviews.films.unique(return_inverse=True)[1]
+    inside = torch.zeros(len(films), dtype=torch.bool)
+    inside[task.train] = True
+    inside, side = (each.repeat_interleave(task.words.lengths) for each in (inside, 2 * films + task.reviews.labels))
+    num_words = len(task.vocabulary)
+    occurs = (side * num_words + task.words.ids)[inside].unique()  # (film, label, word), each once
+    word, label = occurs % num_words, occurs // num_words % 2
+    counts = torch.stack([word[label == one].bincount(minlength=num_words) for one in (0, 1)]) + 1.0
+    negative, positive = (counts / counts.sum(1, keepdim=True)).log()
+    odds = positive - negative
+    odds[text.PAD] = 0.0
+    return odds
+
+
+def build(preset, task, seed):
+    """The preset's model for the words of `task`, as it is before training."""
+    torch.manual_seed(seed)
+    model = KINDS[preset["kind"]](len(task.vocabulary), **preset["model"])
+    if "start" in preset:
+        model.start_from(log_odds(task), preset["start"])
+    return model
 
 
 def best_device():
@@ -126,19 +203,59 @@ def evaluate(model, packed, labels, rows, *, max_tokens):
     return F.cross_entropy(scores, wanted).item(), (scores.argmax(1) == wanted).float().mean().item()
 
 
-def fit(model, task, *, epochs, batch_size, max_tokens, learning_rate, word_dropout=0.0, seed=0):
+class Together:
+    """Several optimizers, or several schedules, as one."""
+
+    def __init__(self, *parts):
+        self.parts = parts
+
+    def zero_grad(self):
+        for part in self.parts:
+            part.zero_grad()
+
+    def step(self):
+        for part in self.parts:
+            part.step()
+
+
+SCHEDULES = {
+    "constant": lambda optimizer, steps: lr_scheduler.ConstantLR(optimizer, factor=1),
+    "linear": lambda optimizer, steps: lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1, (step + 1) / 100) * (1 - step / steps)
+    ),
+    "one-cycle": lambda optimizer, steps: lr_scheduler.OneCycleLR(
+        optimizer, optimizer.param_groups[0]["lr"], total_steps=steps
+    ),
+}
+
+
+def optimize(model, steps, *, learning_rate, schedule="one-cycle", table_rate=None):
+    """AdamW, and Adagrad at `table_rate` for the model's tables, if any; returns optimizer and schedule.
+
+    A rare word's row gets a gradient now and then: Adagrad divides it by the root of what that entry has had so far
+    (Duchi et al., 2011), and touches no other row.
+    """
+    parameters = dict(model.named_parameters())
+    tables = [parameters.pop(name) for name in getattr(model, "TABLES", ())]
+    optimizers = [torch.optim.AdamW(parameters.values(), lr=learning_rate, fused=True)]
+    if tables:
+        optimizers.append(torch.optim.Adagrad(tables, lr=table_rate, initial_accumulator_value=1e-6))
+    return Together(*optimizers), Together(*(SCHEDULES[schedule](optimizer, steps) for optimizer in optimizers))
+
+
+def fit(model, task, *, epochs, batch_size, max_tokens, word_dropout=0.0, seed=0, **rates):
     """Train on `task.train` and leave the model as it was after the epoch that was best on validation by film.
 
-    AdamW under a one-cycle learning rate; each pass leaves out each word with probability `word_dropout`. Returns the
-    history, a list with one dict per finished epoch. Ctrl-C ends the training early and keeps what was learned.
-    Under torchrun every process takes its share of the batches, and `batch_size` holds for each.
+    Where there is no validation, as it was at the end. `rates` are those of `optimize`; each pass leaves out each word
+    with probability `word_dropout`. Returns the history, a list with one dict per finished epoch. Ctrl-C ends the
+    training early and keeps what was learned. Under torchrun every process takes its share of the batches, and
+    `batch_size` holds for each.
     """
     device = next(model.parameters()).device
     rank, world = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
     torch.manual_seed(seed + rank)  # dropout of its own in each process
     steps = math.ceil(len(task.train) / batch_size) // world
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=epochs * steps)
+    optimizer, schedule = optimize(model, epochs * steps, **rates)
     generator = torch.Generator().manual_seed(seed)
     learner = DistributedDataParallel(model) if world > 1 else model
     words, labels = task.words.to(device), task.reviews.labels.to(device)
@@ -156,16 +273,18 @@ def fit(model, task, *, epochs, batch_size, max_tokens, learning_rate, word_drop
             seconds = time.perf_counter() - began
             row = {"epoch": epoch, "seconds": seconds, "reviews_per_s": len(task.train) / seconds}
             row |= {"train_loss": loss, "train_accuracy": accuracy}
-            for name, rows in (("film", task.film), ("random", task.random)):
-                row[f"{name}_loss"], row[f"{name}_accuracy"] = evaluate(
-                    model, words, task.reviews.labels, rows, max_tokens=max_tokens
-                )
-            if all(row["film_accuracy"] > earlier["film_accuracy"] for earlier in history):
+            said = f"training {accuracy:.3f}"
+            for name, rows, title in (("film", task.film, "validation by film"), ("random", task.random, "random")):
+                if len(rows):
+                    row[f"{name}_loss"], row[f"{name}_accuracy"] = evaluate(
+                        model, words, task.reviews.labels, rows, max_tokens=max_tokens
+                    )
+                    said += f", {title} {row[f'{name}_accuracy']:.3f}"
+            if not len(task.film) or all(row["film_accuracy"] > earlier["film_accuracy"] for earlier in history):
                 best = copy.deepcopy(model.state_dict())
             history.append(row)
             bar.write(
-                f"epoch {epoch}/{epochs}: training {accuracy:.3f}, validation by film {row['film_accuracy']:.3f}, "
-                f"random {row['random_accuracy']:.3f}; {seconds:.1f} s, {row['reviews_per_s']:.0f} reviews/s",
+                f"epoch {epoch}/{epochs}: {said}; {seconds:.1f} s, {row['reviews_per_s']:.0f} reviews/s",
                 file=sys.stdout,
             )
     except KeyboardInterrupt:
@@ -184,10 +303,16 @@ def progress(items, bar):
 
 
 def save_checkpoint(path, model, arguments, vocabulary, history):
-    """Everything needed to use `model` again; `arguments` are those of ReviewClassifier after the number of words."""
+    """Everything needed to use `model` again; `arguments` are those it was made with after the number of words."""
     path.parent.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
-    kept = {"arguments": arguments, "words": vocabulary.itos, "history": history, "weights": weights}
+    kept = {
+        "kind": type(model).__name__,
+        "arguments": arguments,
+        "words": vocabulary.itos,
+        "history": history,
+        "weights": weights,
+    }
     with written_atomically(path, "wb") as file:
         torch.save(kept, file)
 
@@ -195,33 +320,34 @@ def save_checkpoint(path, model, arguments, vocabulary, history):
 def load_checkpoint(path):
     """Returns the model, in evaluation mode on the CPU, and its words in the order of their numbers."""
     kept = torch.load(path, weights_only=True)
-    model = ReviewClassifier(len(kept["words"]), **kept["arguments"])
+    model = KINDS[kept["kind"]](len(kept["words"]), **kept["arguments"])
     model.load_state_dict(kept["weights"])
     return model.eval(), kept["words"]
 
 
 def record(row, path=RESULTS):
-    """Put the result `row`, a dict, into the table at `path`, in the place of an earlier one of that set and seed."""
+    """Put the result `row`, a dict, into the table at `path`, replacing that of the same preset and seed."""
     rows = [row]
     if path.exists():
         with path.open(encoding="utf8", newline="") as file:
             earlier = csv.DictReader(file, delimiter="\t")
-            rows += [old for old in earlier if (old["data"], old["seed"]) != (row["data"], str(row["seed"]))]
-    rows.sort(key=lambda row: (row["data"], int(row["seed"])))
+            rows += [old for old in earlier if (old["preset"], old["seed"]) != (row["preset"], str(row["seed"]))]
+    rows.sort(key=lambda row: (row["preset"], int(row["seed"])))
     with written_atomically(path) as file:
         table = csv.DictWriter(file, list(row), delimiter="\t", lineterminator="\n")
         table.writeheader()
         table.writerows(rows)
 
 
-def train(data, seed, epochs, out, to_record):
+def train(name, seed, epochs, out, to_record):
     """One training as the preset says, one look at the test set. Returns the test accuracy, None if interrupted."""
     device, rank = best_device(), int(os.environ.get("RANK", 0))
-    preset = PRESETS[data]
+    preset = PRESETS[name]
     settings = preset["fit"] | ({"epochs": epochs} if epochs else {})
-    task = prepare(data, preset["min_films"])
-    torch.manual_seed(seed)
-    model = ReviewClassifier(len(task.vocabulary), **preset["model"]).to(device)
+    task = prepare(**preset["task"])
+    began = time.perf_counter()
+    model = build(preset, task, seed).to(device)
+    seconds = time.perf_counter() - began
     history = fit(model, task, **settings, seed=seed)
     if rank == 0:
         save_checkpoint(out, model, preset["model"], task.vocabulary, history)
@@ -231,43 +357,62 @@ def train(data, seed, epochs, out, to_record):
     scores = predict(model, task.test_words, torch.arange(len(task.test)), max_tokens=settings["max_tokens"])
     right, mirror = (scores.argmax(1) == task.test.labels).float(), task.test.pairs >= 0
     test, on_mirror, on_others = (right[rows].mean().item() for rows in (mirror | ~mirror, mirror, ~mirror))
-    seconds = sum(row["seconds"] for row in history)
+    seconds += sum(row["seconds"] for row in history)
     if rank == 0:
         if mirror.any():
             print(f"mirror pairs {on_mirror:.4f}, ordinary reviews {on_others:.4f}")
         print(f"test accuracy {test:.4f} on {len(right)} reviews, trained in {seconds:.0f} s on {device.type}")
     if rank == 0 and to_record:
-        best = max(history, key=lambda row: row["film_accuracy"])
-        row = {"data": data, "seed": seed, "epochs": settings["epochs"]}
-        row |= {name: f"{best[f'{name}_accuracy']:.4f}" for name in ("film", "random")}
+        row = {"preset": name, "seed": seed, "epochs": settings["epochs"]} | validations(history)
         row |= {"mirror": f"{on_mirror:.4f}" if mirror.any() else "", "test": f"{test:.4f}"}
         record(row | {"seconds": round(seconds), "device": device.type})
     return test
 
 
+def validations(history):
+    """Both accuracies after the epoch that was kept, as text; empty where nothing was held out."""
+    best = max(history, key=lambda row: row.get("film_accuracy", 0.0))
+    return {part: f"{best[f'{part}_accuracy']:.4f}" if "film_accuracy" in best else "" for part in ("film", "random")}
+
+
 def main(argv):
-    """Train the review classifier as notebook 07 does; under torchrun, in several processes at once."""
+    """Train a review classifier and measure it once on the test reviews; under torchrun, in several processes."""
     parser = argparse.ArgumentParser(prog="python3 -m utils train", description=main.__doc__)
-    parser.add_argument("--data", choices=PRESETS, default="imdb", help="the reviews to learn from (imdb)")
+    parser.add_argument("--preset", choices=PRESETS, default="default", help="model and settings (default)")
     parser.add_argument("--epochs", type=int, help="passes over the training reviews (as the preset says)")
     parser.add_argument("--seed", type=int, nargs="+", default=[0], help="one training for each (0)")
-    parser.add_argument("--out", type=Path, help="the checkpoint's file (data/checkpoints/DATA-SEED.pt)")
+    parser.add_argument("--out", type=Path, help="the checkpoint's file (data/checkpoints/PRESET-SEED.pt)")
     parser.add_argument("--record", action="store_true", help="keep the figures in data/results.tsv")
+    parser.add_argument(
+        "--ladder", nargs="*", metavar="RUNG", help="instead: measure the ladder's rungs that data/ladder.tsv lacks"
+    )
     args = parser.parse_args(argv)
     if args.epochs is not None and args.epochs < 1:
         parser.error(f"--epochs {args.epochs}: one pass is the least")
     if args.out and len(args.seed) > 1:
         parser.error("--out is one file, and several seeds leave several checkpoints: leave out --out")
+    try:
+        if args.ladder is not None:
+            from utils import ladder  # which builds on this module
+
+            unknown = set(args.ladder) - set(ladder.RUNGS)
+            if unknown:
+                parser.error(f"--ladder: no rung is called {', '.join(unknown)}: choose from {', '.join(ladder.RUNGS)}")
+            return ladder.climb(args.ladder or list(ladder.RUNGS))
+        return train_seeds(args)
+    except (datasets.ImdbUnavailable, datasets.ImdbDamaged) as problem:
+        print(problem)
+        return 1
+
+
+def train_seeds(args):
+    """One training for each seed; returns the exit code."""
     if "RANK" in os.environ:
         distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     accuracies = []
     for seed in args.seed:
-        out = args.out or CHECKPOINTS / f"{args.data}-{seed}.pt"
-        try:
-            accuracies.append(train(args.data, seed, args.epochs, out, args.record))
-        except (datasets.ImdbUnavailable, datasets.ImdbDamaged) as problem:
-            print(problem)
-            return 1
+        out = args.out or CHECKPOINTS / f"{args.preset}-{seed}.pt"
+        accuracies.append(train(args.preset, seed, args.epochs, out, args.record))
         if accuracies[-1] is None:
             return 130
     if distributed.is_initialized():

@@ -18,7 +18,7 @@ TOY = training.PRESETS["toy"]
 def task(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "CACHE", tmp_path_factory.mktemp("cache"))
-        return training.prepare("toy", TOY["min_films"])
+        return training.prepare(**TOY["task"])
 
 
 def learn(task, seed=0, **changes):
@@ -123,7 +123,7 @@ def test_checkpoint_comes_back(task, tmp_path):
 def test_results_replace_those_of_the_same_seed(tmp_path):
     path = tmp_path / "results.tsv"
     for seed, test in ((1, "0.8"), (0, "0.7"), (1, "0.9")):
-        training.record({"data": "toy", "seed": seed, "test": test}, path)
+        training.record({"preset": "toy", "seed": seed, "test": test}, path)
     with path.open() as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     assert [(row["seed"], row["test"]) for row in rows] == [("0", "0.7"), ("1", "0.9")]
@@ -131,7 +131,7 @@ def test_results_replace_those_of_the_same_seed(tmp_path):
 
 def command(tmp_path, *arguments):
     out = tmp_path / "model.pt"
-    line = [*arguments, "train", "--data", "toy", "--epochs", "1", "--out", str(out)]
+    line = [*arguments, "train", "--preset", "toy", "--epochs", "1", "--out", str(out)]
     done = subprocess.run(
         line, cwd=environment.ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
@@ -145,7 +145,7 @@ def test_the_command_and_its_last_line(tmp_path):
     assert last.startswith("test accuracy 0.") and " on 1000 reviews, trained in " in last
 
 
-@pytest.mark.parametrize("line", ["--epochs 0", "--seed 0 1 --out one.pt", "--data imbd"])
+@pytest.mark.parametrize("line", ["--epochs 0", "--seed 0 1 --out one.pt", "--preset bset", "--ladder ground"])
 def test_a_wrong_command_says_so(line, capsys):
     with pytest.raises(SystemExit):
         training.main(line.split())

@@ -1,0 +1,140 @@
+"""Two more review classifiers: the lecture's own, to compare with, and attention to the neighbours, the most accurate.
+
+Shapes: B batch, T words, H heads, W = 2 reach + 1 neighbours, S and M units pooled by sum and by maximum.
+"""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from utils.transformer import ReviewClassifier, masked_pool, sinusoidal_positions
+
+
+class LectureClassifier(ReviewClassifier):
+    """The published notebook's model: every review filled up to `length` words, and padding is a word like any other.
+
+    It normalises the embedded words and pools by the maximum alone. `masked` skips padding, `mean` adds the mean to the
+    pool. Alfredo Canziani, github.com/Atcold/NYU-DLSP20, 15-transformer.ipynb.
+    """
+
+    def __init__(self, num_words, d_model, num_heads, d_hidden, num_layers, *, length=200, masked=False, mean=False):
+        super().__init__(num_words, d_model, num_heads, d_hidden, num_layers)
+        self.length, self.masked, self.mean = length, masked, mean
+        nn.init.normal_(self.embedding.weight)
+        self.norm = nn.LayerNorm(d_model)
+        self.classify = nn.Linear(2 * d_model if mean else d_model, 2)
+
+    def embed(self, words):
+        """Word numbers (B, T) → vectors (B, T, d_model)."""
+        x = self.embedding(words)
+        return self.norm(x + sinusoidal_positions(words.shape[1], x.shape[2], x.device))
+
+    def forward(self, words):
+        """Word numbers (B, T), 0 = padding → scores (B, 2)."""
+        if not self.masked:
+            words = F.pad(words, (0, self.length - words.shape[1]))
+        real = (words != 0) | (not self.masked)
+        h, _ = self.encoder(self.embed(words), mask=real[:, None, :] if self.masked else None)
+        pooled = masked_pool(h, real)  # (B, 2 d_model): mean, maximum
+        return self.classify(pooled if self.mean else pooled[:, h.shape[2] :])
+
+
+def neighbours(x, reach):
+    """What stands `reach` places before every place, …, at the place itself, …, `reach` after it; zeros outside.
+
+    x (B, T, …) → list of 2 reach + 1 tensors of the same shape.
+    """
+    padded = F.pad(x, (0, 0) * (x.dim() - 2) + (reach, reach))
+    return [padded[:, first : first + x.shape[1]] for first in range(2 * reach + 1)]
+
+
+class PhraseClassifier(nn.Module):
+    """Words → attention to the neighbours → pool over the review → two scores: was the film liked or not?
+
+    Each word attends to itself and to `reach` words on either side. Head h scores neighbour j of word i by content and
+    by distance: q_i · k_j / √d_key + distance[h, j - i]. The second is learned (Raffel et al., 2020, section 2.1) and
+    starts ahead at one distance: in the first head at 0, then 1, then -1. `content=False` leaves the first out.
+
+    A word's values are looked up, S + M of them for each head; queries and keys are computed from the S. The heads'
+    results are added up, with a bias, and rectified. The S are pooled by sum / √T, the M by their maximum. No word
+    attends to padding (number 0). While training, `word_dropout` blanks words where they stand.
+    """
+
+    AHEAD = 4.0  # e⁴: 55 times the weight of another distance
+    TABLES = ("sum_values", "max_values")  # their gradients are sparse: only the rows in use
+
+    def __init__(self, num_words, S, M, *, num_heads=3, reach=1, d_key=16, content=True, dropout=0.0, word_dropout=0.0):
+        super().__init__()
+        self.num_words, self.S, self.M = num_words, S, M
+        self.num_heads, self.reach, self.d_key = num_heads, reach, d_key
+        self.content, self.word_dropout = content, word_dropout
+        self.sum_values = nn.Parameter(0.01 * torch.randn(num_words * num_heads, S))
+        self.max_values = nn.Parameter(0.01 * torch.randn(num_words * num_heads * M, 1))  # flat: see `largest`
+        if content:
+            self.queries_keys = nn.Linear(num_heads * S, 2 * num_heads * d_key)
+        self.distance = nn.Parameter(torch.zeros(num_heads, 2 * reach + 1))
+        with torch.no_grad():
+            for head in range(num_heads):
+                self.distance[head, (reach + head) % (2 * reach + 1)] = self.AHEAD
+        self.bias = nn.Parameter(torch.zeros(S + M))
+        self.dropout = nn.Dropout(dropout)
+        self.classify = nn.Linear(S + M, 2)
+
+    @torch.no_grad()
+    def start_from(self, log_odds, strength):
+        """Add `strength` × `log_odds` (num_words,) to the values, in half of the units minus that."""
+        sign = [torch.where(torch.arange(units) < units // 2, 1.0, -1.0) for units in (self.S, self.M)]
+        start = strength * log_odds[:, None]  # (num_words, 1)
+        self.sum_values.view(self.num_words, -1, self.S)[:, 0] += start * sign[0]
+        share = torch.rand(self.num_heads, self.M)  # of each head
+        self.max_values.view(self.num_words, -1, self.M).add_(start[:, None] * sign[1] * share)
+
+    def forward(self, words):
+        """Word numbers (B, T), 0 = padding → scores (B, 2)."""
+        real = words != 0  # (B, T)
+        if self.training and self.word_dropout:
+            words = words.masked_fill(torch.rand(words.shape, device=words.device) < self.word_dropout, 0)
+        rows = words[:, :, None] * self.num_heads + torch.arange(self.num_heads, device=words.device)  # (B, T, H)
+        values = F.embedding(rows, self.sum_values, sparse=True) * (words != 0)[:, :, None, None]  # (B, T, H, S)
+        a = self.weights(values, real)  # (B, T, H, W)
+        pooled = [self.total(values, real, a)] + ([self.largest(rows, real, a)] if self.M else [])
+        return self.classify(self.dropout(torch.cat(pooled, 1)))
+
+    def weights(self, values, real):
+        """values (B, T, H, S), real (B, T) → how much each word attends to its neighbours (B, T, H, W), by softmax."""
+        scores = self.distance.expand(*values.shape[:3], -1)
+        if self.content:
+            q, k = self.queries_keys(values.flatten(2)).unflatten(2, (2, self.num_heads, self.d_key)).unbind(2)
+            content = [(q * near).sum(3) for near in neighbours(k, self.reach)]  # each (B, T, H)
+            scores = scores + torch.stack(content, 3) / math.sqrt(self.d_key)
+        may_attend = torch.stack(neighbours(real, self.reach), 2)[:, :, None]  # (B, T, 1, W)
+        return scores.masked_fill(~may_attend, torch.finfo(scores.dtype).min).softmax(3)
+
+    def total(self, values, real, a):
+        """Attention for the S units, rectified, summed over the review, divided by √T: (B, S)."""
+        h = self.bias[: self.S]
+        for near, weight in zip(neighbours(values, self.reach), a.unbind(3)):
+            h = h + (weight[..., None] * near).sum(2)  # (B, T, S)
+        return (h.relu() * real[:, :, None]).sum(1) / real.sum(1, keepdim=True).clamp(min=1).sqrt()
+
+    def largest(self, rows, real, a):
+        """Attention for the M units, rectified, its maximum over the review: (B, M).
+
+        Only the place where a unit is largest has a gradient. So the places are found without one, and the attention
+        there is computed again with it: B·M sums of H·W values instead of B·T·M.
+        """
+        B, T, H, W = a.shape
+        rows = torch.stack(neighbours(rows, self.reach), 3).flatten(2)  # (B, T, H·W)
+        a = a.flatten(2) * (rows >= H)  # blanked words have no value
+        with torch.no_grad():
+            table = self.max_values.view(-1, self.M)
+            h = F.embedding_bag(rows.view(B * T, H * W), table, mode="sum", per_sample_weights=a.view(B * T, H * W))
+            lowest = torch.finfo(h.dtype).min
+            place = h.view(B, T, self.M).masked_fill_(~real[:, :, None], lowest).max(1).indices  # (B, M)
+        chosen = place[:, :, None].expand(-1, -1, H * W)  # (B, M, H·W)
+        rows, a = rows.gather(1, chosen), a.gather(1, chosen)
+        entries = rows * self.M + torch.arange(self.M, device=rows.device)[:, None]
+        values = F.embedding(entries, self.max_values, sparse=True)[..., 0]
+        return ((a * values).sum(2) + self.bias[self.S :]).relu()
