@@ -62,16 +62,18 @@ class PhraseClassifier(nn.Module):
     attends to padding (number 0). While training, `word_dropout` blanks words where they stand.
     """
 
-    AHEAD = 4.0  # e⁴: 55 times the weight of another distance
-    TABLES = ("sum_values", "max_values")  # their gradients are sparse: only the rows in use
+    AHEAD = 6.0  # e⁶: 403 times the weight of another distance
+    TABLES = ("sum_values.weight", "max_values.weight")  # their gradients are sparse: only the rows in use
 
     def __init__(self, num_words, S, M, *, num_heads=3, reach=1, d_key=16, content=True, dropout=0.0, word_dropout=0.0):
         super().__init__()
         self.num_words, self.S, self.M = num_words, S, M
         self.num_heads, self.reach, self.d_key = num_heads, reach, d_key
         self.content, self.word_dropout = content, word_dropout
-        self.sum_values = nn.Parameter(0.01 * torch.randn(num_words * num_heads, S))
-        self.max_values = nn.Parameter(0.01 * torch.randn(num_words * num_heads * M, 1))  # flat: see `largest`
+        self.sum_values = nn.Embedding(num_words * num_heads, S, sparse=True)
+        self.max_values = nn.Embedding(num_words * num_heads * M, 1, sparse=True)  # flat: see `largest`
+        for table in (self.sum_values, self.max_values):
+            nn.init.normal_(table.weight, std=0.01)
         if content:
             self.queries_keys = nn.Linear(num_heads * S, 2 * num_heads * d_key)
         self.distance = nn.Parameter(torch.zeros(num_heads, 2 * reach + 1))
@@ -87,9 +89,9 @@ class PhraseClassifier(nn.Module):
         """Add `strength` × `log_odds` (num_words,) to the values, in half of the units minus that."""
         sign = [torch.where(torch.arange(units) < units // 2, 1.0, -1.0) for units in (self.S, self.M)]
         start = strength * log_odds[:, None]  # (num_words, 1)
-        self.sum_values.view(self.num_words, -1, self.S)[:, 0] += start * sign[0]
+        self.sum_values.weight.view(self.num_words, -1, self.S)[:, 0] += start * sign[0]
         share = torch.rand(self.num_heads, self.M)  # of each head
-        self.max_values.view(self.num_words, -1, self.M).add_(start[:, None] * sign[1] * share)
+        self.max_values.weight.view(self.num_words, -1, self.M).add_(start[:, None] * sign[1] * share)
 
     def forward(self, words):
         """Word numbers (B, T), 0 = padding → scores (B, 2)."""
@@ -97,7 +99,7 @@ class PhraseClassifier(nn.Module):
         if self.training and self.word_dropout:
             words = words.masked_fill(torch.rand(words.shape, device=words.device) < self.word_dropout, 0)
         rows = words[:, :, None] * self.num_heads + torch.arange(self.num_heads, device=words.device)  # (B, T, H)
-        values = F.embedding(rows, self.sum_values, sparse=True) * (words != 0)[:, :, None, None]  # (B, T, H, S)
+        values = self.sum_values(rows) * (words != 0)[:, :, None, None]  # (B, T, H, S)
         a = self.weights(values, real)  # (B, T, H, W)
         pooled = [self.total(values, real, a)] + ([self.largest(rows, real, a)] if self.M else [])
         return self.classify(self.dropout(torch.cat(pooled, 1)))
@@ -129,12 +131,12 @@ class PhraseClassifier(nn.Module):
         rows = torch.stack(neighbours(rows, self.reach), 3).flatten(2)  # (B, T, H·W)
         a = a.flatten(2) * (rows >= H)  # blanked words have no value
         with torch.no_grad():
-            table = self.max_values.view(-1, self.M)
+            table = self.max_values.weight.view(-1, self.M)
             h = F.embedding_bag(rows.view(B * T, H * W), table, mode="sum", per_sample_weights=a.view(B * T, H * W))
             lowest = torch.finfo(h.dtype).min
             place = h.view(B, T, self.M).masked_fill_(~real[:, :, None], lowest).max(1).indices  # (B, M)
         chosen = place[:, :, None].expand(-1, -1, H * W)  # (B, M, H·W)
         rows, a = rows.gather(1, chosen), a.gather(1, chosen)
         entries = rows * self.M + torch.arange(self.M, device=rows.device)[:, None]
-        values = F.embedding(entries, self.max_values, sparse=True)[..., 0]
+        values = self.max_values(entries)[..., 0]
         return ((a * values).sum(2) + self.bias[self.S :]).relu()

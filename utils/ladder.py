@@ -10,6 +10,8 @@ LADDER = datasets.DATA / "ladder.tsv"
 COLUMNS = ["rung", "seed", "film", "random", "epochs", "seconds", "threads", "device"]
 ENDS = 3  # seeds for the ends, and for the last rung of each model
 
+SIDE = ("no positions", "removed", "distance")  # measured beside the ladder: no later rung stands on them
+
 
 def changed(preset, **parts):
     """The preset with some entries of its parts changed; a new `kind` of model brings all of its arguments."""

@@ -239,6 +239,7 @@ def optimize(model, steps, *, learning_rate, schedule="one-cycle", table_rate=No
     tables = [parameters.pop(name) for name in getattr(model, "TABLES", ())]
     optimizers = [torch.optim.AdamW(parameters.values(), lr=learning_rate, fused=True)]
     if tables:
+        torch.sparse.check_sparse_tensor_invariants.disable()  # which is the default, but with a warning
         optimizers.append(torch.optim.Adagrad(tables, lr=table_rate, initial_accumulator_value=1e-6))
     return Together(*optimizers), Together(*(SCHEDULES[schedule](optimizer, steps) for optimizer in optimizers))
 

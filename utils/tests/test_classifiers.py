@@ -12,7 +12,7 @@ def small(**options):
     torch.manual_seed(0)
     model = PhraseClassifier(50, 8, 6, **options).eval()
     with torch.no_grad():
-        for table in (model.sum_values, model.max_values):
+        for table in (model.sum_values.weight, model.max_values.weight):
             table *= 30
     return model
 
@@ -28,9 +28,8 @@ def in_full(model, words):
     """The same scores by attention over all T × T pairs, masked outside the reach, every value with a gradient."""
     B, T = words.shape
     real = words != 0
-    s, m = (
-        table.view(50, 3, -1)[words] * real[..., None, None] for table in (model.sum_values, model.max_values)
-    )  # (B, T, H, units)
+    tables = model.sum_values.weight, model.max_values.weight
+    s, m = (table.view(50, 3, -1)[words] * real[..., None, None] for table in tables)  # (B, T, H, units)
     place = torch.arange(T)
     apart = place - place[:, None]  # (T, T), j - i
     near = apart.abs() <= model.reach
@@ -65,7 +64,7 @@ def test_padding_changes_nothing():
 def test_order_matters_among_neighbours_only():
     model = small()
     words = torch.arange(1, 13)[None]
-    weights = model.weights(model.sum_values.view(50, 3, -1)[words], words != 0)
+    weights = model.weights(model.sum_values.weight.view(50, 3, -1)[words], words != 0)
     assert weights.shape == (1, 12, 3, 3) and torch.allclose(weights.sum(3), torch.ones(1, 12, 3))
     assert weights[0, 0, :, 0].eq(0).all() and weights[0, 11, :, 2].eq(0).all()  # nothing before, nothing after
     assert not torch.allclose(model(words), model(words.flip(1)), atol=1e-4)
@@ -73,11 +72,11 @@ def test_order_matters_among_neighbours_only():
 
 def test_blanked_words_keep_their_place_and_have_no_value():
     model = small(word_dropout=1.0).train()
-    table = model.max_values.view(50, 3, 6)
+    table = model.max_values.weight.view(50, 3, 6)
     assert torch.allclose(model(reviews()[:1]), model(torch.full((1, 12), 7)), atol=1e-6)  # no word is seen
     model.word_dropout = 0.5
     model(reviews()).sum().backward()
-    gradient = model.max_values.grad.to_dense().view_as(table)
+    gradient = model.max_values.weight.grad.to_dense().view_as(table)
     assert gradient[0].eq(0).all() and gradient[1:].abs().sum() > 0
 
 

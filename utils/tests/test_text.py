@@ -88,3 +88,21 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
         patch.setattr(torch, "save", half)
         text.cached_tokens(["new"], "two", path)
     assert text.cached_tokens(None, "one", path).words == ["old"] and list(tmp_path.iterdir()) == [path]
+
+
+def test_texts_cut_after_their_first_tokens():
+    packed = text.Packed(torch.arange(1, 8, dtype=torch.int32), torch.tensor([0, 4, 4, 5, 7]))
+    cut = packed.heads(2)
+    assert [one.tolist() for one in cut] == [[1, 2], [], [5], [6, 7]]
+
+
+def test_the_most_frequent_words_of_the_chosen_texts():
+    tokens = text.tokenize_all(["a a a b", "b c c", "d d d d"], text.TOKENIZERS["spaces"])
+    vocabulary = text.frequent_words(tokens, torch.tensor([0, 1]), 2)
+    assert vocabulary.itos == ["<pad>", "<unk>", "a", "b"]  # b before c: equals go by the alphabet
+
+
+def test_each_tokenizer_has_a_cache_of_its_own(tmp_path):
+    path = tmp_path / "tokens.pt"
+    assert text.cached_tokens(["Dull, dull"], "key", path).words == ["dull", ","]
+    assert text.cached_tokens(["Dull, dull"], "key", path, "spaces").words == ["dull,", "dull"]

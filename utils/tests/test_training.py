@@ -156,3 +156,39 @@ def test_two_processes_share_the_batches(tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "utils"]
     lines = command(tmp_path, *torchrun)
     assert sum(line.startswith("test accuracy") for line in lines) == 1
+
+
+def test_phrases_learn_with_nothing_held_out_and_come_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CACHE", tmp_path)
+    preset = training.PRESETS["best"] | {"task": {"name": "toy", "min_films": 1, "hold_out": False}}
+    task = training.prepare(**preset["task"])
+    assert len(task.train) == len(task.reviews) and len(task.film) == len(task.random) == 0
+    preset |= {"model": preset["model"] | {"S": 8, "M": 8}}
+    model = training.build(preset, task, 0)
+    before = model.sum_values.weight.detach().clone()
+    history = training.fit(model, task, **preset["fit"] | {"epochs": 15, "batch_size": 32})
+    assert training.validations(history) == {"film": "", "random": ""} and history[-1]["train_accuracy"] > 0.75
+    changed = (model.sum_values.weight != before).any(1).view(-1, 3).any(1)
+    used = torch.zeros(len(changed), dtype=torch.bool)
+    used[task.words.ids.long()] = True
+    assert not changed[~used].any() and changed[used].float().mean() > 0.9  # only the rows in use
+    training.save_checkpoint(tmp_path / "model.pt", model, preset["model"], task.vocabulary, history)
+    loaded, _ = training.load_checkpoint(tmp_path / "model.pt")
+    words = text.pad(task.words, torch.arange(5), 128)
+    assert torch.equal(model.eval()(words), loaded(words))
+
+
+def test_schedules():
+    def rates(name):
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        schedule, values = training.SCHEDULES[name](optimizer, 200), []
+        for _ in range(200):
+            values.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step()
+        return values
+
+    assert set(rates("constant")) == {1.0}
+    linear = rates("linear")
+    assert linear[0] < 0.02 and linear[-1] < 0.01 and max(linear) == linear[99]
+    assert max(rates("one-cycle")) == pytest.approx(1.0)
