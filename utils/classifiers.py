@@ -55,17 +55,19 @@ class PhraseClassifier(nn.Module):
 
     Each word attends to itself and to `reach` words on either side. Head h scores neighbour j of word i by content and
     by distance: q_i · k_j / √d_key + distance[h, j - i]. The second is learned (Raffel et al., 2020, section 2.1) and
-    starts ahead at one distance: in the first head at 0, then 1, then -1. `content=False` leaves the first out.
+    starts at `ahead` for one distance, in the first head 0, then 1, then -1, and at 0 for the others: the larger, the
+    harder the attention (e⁴ = 55 times the weight, e⁸ = 2981). `content=False` leaves the first out.
 
     A word's values are looked up, S + M of them for each head; queries and keys are computed from the S. The heads'
     results are added up, with a bias, and rectified. The S are pooled by sum / √T, the M by their maximum. No word
     attends to padding (number 0). While training, `word_dropout` blanks words where they stand.
     """
 
-    AHEAD = 6.0  # e⁶: 403 times the weight of another distance
     TABLES = ("sum_values.weight", "max_values.weight")  # their gradients are sparse: only the rows in use
 
-    def __init__(self, num_words, S, M, *, num_heads=3, reach=1, d_key=16, content=True, dropout=0.0, word_dropout=0.0):
+    def __init__(
+        self, num_words, S, M, *, ahead, num_heads=3, reach=1, d_key=16, content=True, dropout=0.0, word_dropout=0.0
+    ):
         super().__init__()
         self.num_words, self.S, self.M = num_words, S, M
         self.num_heads, self.reach, self.d_key = num_heads, reach, d_key
@@ -79,7 +81,7 @@ class PhraseClassifier(nn.Module):
         self.distance = nn.Parameter(torch.zeros(num_heads, 2 * reach + 1))
         with torch.no_grad():
             for head in range(num_heads):
-                self.distance[head, (reach + head) % (2 * reach + 1)] = self.AHEAD
+                self.distance[head, (reach + head) % (2 * reach + 1)] = ahead
         self.bias = nn.Parameter(torch.zeros(S + M))
         self.dropout = nn.Dropout(dropout)
         self.classify = nn.Linear(S + M, 2)

@@ -45,26 +45,26 @@ PRESETS = {
     "quick": {
         "task": {"name": "imdb", "min_films": 5},
         "kind": "PhraseClassifier",
-        "model": {"S": 8, "M": 0, "content": False, "dropout": 0.3, "word_dropout": 0.2},
-        "start": 0.1,
+        "model": {"S": 8, "M": 0, "ahead": 4.0, "content": False, "dropout": 0.3, "word_dropout": 0.2},
+        "start": 0.05,
         "fit": {"epochs": 2, "batch_size": 64, "max_tokens": 512, "learning_rate": 2e-3}
-        | {"schedule": "linear", "table_rate": 0.03},
+        | {"schedule": "linear", "table_rate": 0.04},
     },
     "default": {
         "task": {"name": "imdb", "min_films": 5},
         "kind": "PhraseClassifier",
-        "model": {"S": 64, "M": 64, "dropout": 0.3, "word_dropout": 0.2},
-        "start": 0.1,
+        "model": {"S": 64, "M": 64, "ahead": 4.0, "dropout": 0.3, "word_dropout": 0.2},
+        "start": 0.05,
         "fit": {"epochs": 4, "batch_size": 64, "max_tokens": 512, "learning_rate": 2e-3}
-        | {"schedule": "linear", "table_rate": 0.03},
+        | {"schedule": "linear", "table_rate": 0.04},
     },
     "best": {
         "task": {"name": "imdb", "min_films": 5, "hold_out": False},
         "kind": "PhraseClassifier",
-        "model": {"S": 64, "M": 512, "dropout": 0.3, "word_dropout": 0.2},
-        "start": 0.1,
+        "model": {"S": 64, "M": 512, "ahead": 8.0, "dropout": 0.3, "word_dropout": 0.2},
+        "start": 0.05,
         "fit": {"epochs": 4, "batch_size": 64, "max_tokens": 512, "learning_rate": 2e-3}
-        | {"schedule": "linear", "table_rate": 0.03},
+        | {"schedule": "linear", "table_rate": 0.04},
     },
     "toy": {
         "task": {"name": "toy", "min_films": 1},

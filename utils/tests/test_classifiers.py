@@ -10,7 +10,7 @@ from utils.classifiers import LectureClassifier, PhraseClassifier, neighbours
 
 def small(**options):
     torch.manual_seed(0)
-    model = PhraseClassifier(50, 8, 6, **options).eval()
+    model = PhraseClassifier(50, 8, 6, ahead=2.0, **options).eval()
     with torch.no_grad():
         for table in (model.sum_values.weight, model.max_values.weight):
             table *= 30
@@ -81,7 +81,7 @@ def test_blanked_words_keep_their_place_and_have_no_value():
 
 
 def test_start_from_log_odds_already_tells_good_from_bad():
-    model = PhraseClassifier(50, 8, 6)
+    model = PhraseClassifier(50, 8, 6, ahead=4.0)
     odds = torch.zeros(50)
     odds[10], odds[20] = 3.0, -3.0
     model.start_from(odds, 1.0)
