@@ -19,6 +19,7 @@ from utils.transformer import EncoderLayer
 
 SIZES = ((64, 64, 64, 4), (32, 256, 64, 4), (8, 512, 256, 8))  # batch, words, d_model, heads
 ROUNDS = 15
+COUNT = 5000  # reviews for the text pipeline
 GOALS = (0.80, 0.83, 0.86, 0.88)
 
 
@@ -57,20 +58,20 @@ def layers():
     return rows
 
 
-def pipeline(rounds=3, count=5000):
-    """`count` reviews from str to one epoch of padded batches, by torchtext's `Field` and `BucketIterator` and by us.
+def pipeline():
+    """`COUNT` reviews from str to one epoch of padded batches, by torchtext's `Field` and `BucketIterator` and by us.
 
     Both use the same tokenizer. The cached way starts from the token file that `text.cached_tokens` keeps.
     """
     reviews, _ = datasets.load("imdb")
-    texts, films = [reviews.texts[row] for row in range(0, len(reviews), len(reviews) // count)], reviews.films
-    films, rows = films[:: len(reviews) // count], torch.arange(count)
+    chosen = torch.arange(0, len(reviews), len(reviews) // COUNT)[:COUNT]
+    texts, films, labels = [reviews.texts[row] for row in chosen], reviews.films[chosen], reviews.labels[chosen]
+    rows = torch.arange(COUNT)
     cache = training.CACHE / "tokens-bench.pt"
     text.cached_tokens(texts, reviews.key, cache)
 
     def batches(tokens):
         packed = text.encode(tokens, text.build_vocabulary(tokens, rows, films, 5))
-        labels = reviews.labels[:count]
         return sum(1 for _ in training.batches(packed, labels, rows, batch_size=64, max_tokens=512))
 
     def theirs():
@@ -88,7 +89,7 @@ def pipeline(rounds=3, count=5000):
             ("raw", lambda: batches(text.tokenize_all(texts))),
             ("cached", lambda: batches(text.cached_tokens(texts, reviews.key, cache))),
         ):
-            results.append({"what": f"{count} reviews, {name}"} | paired(ours, theirs, rounds))
+            results.append({"what": f"{COUNT} reviews, {name}"} | paired(ours, theirs, 3))
             report(results[-1])
     finally:
         cache.unlink()
@@ -105,7 +106,7 @@ def race(name):
     task = training.prepare(**preset["task"])
     settings = dict(preset["fit"])
     epochs, size, longest = (settings.pop(key) for key in ("epochs", "batch_size", "max_tokens"))
-    generator = torch.Generator().manual_seed(0)
+    share, generator = settings.pop("word_dropout", 0.0), torch.Generator().manual_seed(0)
     began, learning, step, best = time.perf_counter(), 0.0, 0, 0.0
     passed = dict.fromkeys(GOALS)
     model = training.build(preset, task, 0)
@@ -113,7 +114,12 @@ def race(name):
     optimizer, schedule = training.optimize(model, steps, **settings)
     while step < steps and passed[GOALS[-1]] is None:
         for words, labels in training.batches(
-            task.words, task.reviews.labels, task.train, batch_size=size, max_tokens=longest, generator=generator
+            task.words.thin(share, generator),
+            task.reviews.labels,
+            task.train,
+            batch_size=size,
+            max_tokens=longest,
+            generator=generator,
         ):
             model.train()
             start = time.perf_counter()

@@ -42,7 +42,7 @@ class LectureClassifier(ReviewClassifier):
 
 
 def neighbours(x, reach):
-    """What stands `reach` places before every place, …, at the place itself, …, `reach` after it; zeros outside.
+    """What stands `reach` places before each place, …, there, …, `reach` after; 0 outside.
 
     x (B, T, …) → list of 2 reach + 1 tensors of the same shape.
     """
@@ -51,7 +51,7 @@ def neighbours(x, reach):
 
 
 class PhraseClassifier(nn.Module):
-    """Words → attention to the neighbours → pool over the review → two scores: was the film liked or not?
+    """Words → attention to the neighbours → pool over the review → two scores.
 
     Each word attends to itself and to `reach` words on either side. Head h scores neighbour j of word i by content and
     by distance: q_i · k_j / √d_key + distance[h, j - i]. The second is learned (Raffel et al., 2020, section 2.1) and
@@ -63,7 +63,7 @@ class PhraseClassifier(nn.Module):
     attends to padding (number 0). While training, `word_dropout` blanks words where they stand.
     """
 
-    TABLES = ("sum_values.weight", "max_values.weight")  # their gradients are sparse: only the rows in use
+    TABLES = ("sum_values.weight", "max_values.weight")  # with sparse gradients
 
     def __init__(
         self, num_words, S, M, *, ahead, num_heads=3, reach=1, d_key=16, content=True, dropout=0.0, word_dropout=0.0
@@ -73,7 +73,7 @@ class PhraseClassifier(nn.Module):
         self.num_heads, self.reach, self.d_key = num_heads, reach, d_key
         self.content, self.word_dropout = content, word_dropout
         self.sum_values = nn.Embedding(num_words * num_heads, S, sparse=True)
-        self.max_values = nn.Embedding(num_words * num_heads * M, 1, sparse=True)  # flat: see `largest`
+        self.max_values = nn.Embedding(num_words * num_heads * M, 1, sparse=True)  # flat
         for table in (self.sum_values, self.max_values):
             nn.init.normal_(table.weight, std=0.01)
         if content:
@@ -88,7 +88,7 @@ class PhraseClassifier(nn.Module):
 
     @torch.no_grad()
     def start_from(self, log_odds, strength):
-        """Add `strength` × `log_odds` (num_words,) to the values, in half of the units minus that."""
+        """Add strength × log_odds (num_words,) to the values, in half of the units minus that."""
         sign = [torch.where(torch.arange(units) < units // 2, 1.0, -1.0) for units in (self.S, self.M)]
         start = strength * log_odds[:, None]  # (num_words, 1)
         self.sum_values.weight.view(self.num_words, -1, self.S)[:, 0] += start * sign[0]
@@ -99,25 +99,28 @@ class PhraseClassifier(nn.Module):
         """Word numbers (B, T), 0 = padding → scores (B, 2)."""
         real = words != 0  # (B, T)
         if self.training and self.word_dropout:
-            words = words.masked_fill(torch.rand(words.shape, device=words.device) < self.word_dropout, 0)
-        rows = words[:, :, None] * self.num_heads + torch.arange(self.num_heads, device=words.device)  # (B, T, H)
+            blank = torch.rand(words.shape, device=words.device) < self.word_dropout
+            words = words.masked_fill(blank, 0)
+        head = torch.arange(self.num_heads, device=words.device)
+        rows = words[:, :, None] * self.num_heads + head  # (B, T, H)
         values = self.sum_values(rows) * (words != 0)[:, :, None, None]  # (B, T, H, S)
         a = self.weights(values, real)  # (B, T, H, W)
         pooled = [self.total(values, real, a)] + ([self.largest(rows, real, a)] if self.M else [])
         return self.classify(self.dropout(torch.cat(pooled, 1)))
 
     def weights(self, values, real):
-        """values (B, T, H, S), real (B, T) → how much each word attends to its neighbours (B, T, H, W), by softmax."""
+        """How much each word attends to its neighbours: values (B, T, H, S) and mask → (B, T, H, W)."""
         scores = self.distance.expand(*values.shape[:3], -1)
         if self.content:
-            q, k = self.queries_keys(values.flatten(2)).unflatten(2, (2, self.num_heads, self.d_key)).unbind(2)
+            both = self.queries_keys(values.flatten(2))
+            q, k = both.unflatten(2, (2, self.num_heads, self.d_key)).unbind(2)  # (B, T, H, d_key)
             content = [(q * near).sum(3) for near in neighbours(k, self.reach)]  # each (B, T, H)
             scores = scores + torch.stack(content, 3) / math.sqrt(self.d_key)
         may_attend = torch.stack(neighbours(real, self.reach), 2)[:, :, None]  # (B, T, 1, W)
         return scores.masked_fill(~may_attend, torch.finfo(scores.dtype).min).softmax(3)
 
     def total(self, values, real, a):
-        """Attention for the S units, rectified, summed over the review, divided by √T: (B, S)."""
+        """Attention for the S units, rectified, summed over the review, / √T: (B, S)."""
         h = self.bias[: self.S]
         for near, weight in zip(neighbours(values, self.reach), a.unbind(3)):
             h = h + (weight[..., None] * near).sum(2)  # (B, T, S)
@@ -134,9 +137,10 @@ class PhraseClassifier(nn.Module):
         a = a.flatten(2) * (rows >= H)  # blanked words have no value
         with torch.no_grad():
             table = self.max_values.weight.view(-1, self.M)
-            h = F.embedding_bag(rows.view(B * T, H * W), table, mode="sum", per_sample_weights=a.view(B * T, H * W))
-            lowest = torch.finfo(h.dtype).min
-            place = h.view(B, T, self.M).masked_fill_(~real[:, :, None], lowest).max(1).indices  # (B, M)
+            flat = rows.view(B * T, -1), a.view(B * T, -1)
+            h = F.embedding_bag(flat[0], table, mode="sum", per_sample_weights=flat[1])
+            h = h.view(B, T, self.M).masked_fill_(~real[:, :, None], torch.finfo(h.dtype).min)
+            place = h.max(1).indices  # (B, M)
         chosen = place[:, :, None].expand(-1, -1, H * W)  # (B, M, H·W)
         rows, a = rows.gather(1, chosen), a.gather(1, chosen)
         entries = rows * self.M + torch.arange(self.M, device=rows.device)[:, None]

@@ -67,13 +67,14 @@ def test_order_matters_among_neighbours_only():
     weights = model.weights(model.sum_values.weight.view(50, 3, -1)[words], words != 0)
     assert weights.shape == (1, 12, 3, 3) and torch.allclose(weights.sum(3), torch.ones(1, 12, 3))
     assert weights[0, 0, :, 0].eq(0).all() and weights[0, 11, :, 2].eq(0).all()  # nothing before, nothing after
+    assert model.distance.argmax(1).tolist() == [1, 2, 0]  # itself, the next, the one before
     assert not torch.allclose(model(words), model(words.flip(1)), atol=1e-4)
 
 
 def test_blanked_words_keep_their_place_and_have_no_value():
     model = small(word_dropout=1.0).train()
     table = model.max_values.weight.view(50, 3, 6)
-    assert torch.allclose(model(reviews()[:1]), model(torch.full((1, 12), 7)), atol=1e-6)  # no word is seen
+    assert model(reviews()[:1])[0].equal(model.classify.bias)  # no word is seen
     model.word_dropout = 0.5
     model(reviews()).sum().backward()
     gradient = model.max_values.weight.grad.to_dense().view_as(table)
@@ -89,6 +90,8 @@ def test_start_from_log_odds_already_tells_good_from_bad():
         model.classify.weight.copy_(
             torch.tensor([[-1.0], [1.0]]) * torch.tensor([1.0] * 4 + [-1] * 4 + [1] * 3 + [-1] * 3)
         )
+    started = model.max_values.weight.view(50, 3, 6)
+    assert (started[10, :, :3] > 0).sum() >= 7 and (started[10, :, 3:] < 0).sum() >= 7
     bad, good = (model(torch.tensor([[5, word, 6]]))[0].diff().item() for word in (20, 10))
     assert bad < 0 < good
 
@@ -108,3 +111,6 @@ def test_the_lectures_model_reads_padding_and_masking_ends_that():
         alone.load_state_dict(model.state_dict())
         assert torch.allclose(model(words), model(longer), atol=1e-5)  # filled up, or masked
         assert torch.allclose(alone(words), model(words), atol=1e-5) == masked
+        if not masked:
+            every_place = model.encoder(model.embed(longer))[0].amax(1)
+            assert torch.allclose(model(words), model.classify(every_place), atol=1e-6)

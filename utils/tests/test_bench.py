@@ -1,0 +1,50 @@
+"""The bench does what it says; how long that takes is nobody's test."""
+
+import json
+
+import pytest
+
+from utils import bench, datasets, training
+
+
+@pytest.fixture(autouse=True)
+def small(tmp_path, monkeypatch):
+    toy = datasets.load("toy")
+    monkeypatch.setattr(datasets, "load", lambda name: toy)
+    monkeypatch.setattr(training, "CACHE", tmp_path)
+    monkeypatch.setattr(bench, "SIZES", ((2, 5, 8, 2),))
+    monkeypatch.setattr(bench, "ROUNDS", 1)
+    monkeypatch.setattr(bench, "COUNT", 500)
+    preset = training.PRESETS["toy"]
+    preset = preset | {"fit": preset["fit"] | {"epochs": 3, "schedule": "constant"}}
+    presets = dict.fromkeys(("quick", "default", "lecture"), preset)
+    monkeypatch.setattr(training, "PRESETS", presets)
+    monkeypatch.setattr(bench, "GOALS", (0.55, 0.6, 1.0))
+
+
+def test_the_whole_bench_and_its_file(tmp_path, capsys):
+    assert bench.main(["--json", str(tmp_path / "bench.json")]) == 0
+    kept = json.loads((tmp_path / "bench.json").read_text())
+    assert [row["what"] for row in kept["layers"]] == ["attention 2×5×8", "encoder layer 2×5×8"]
+    assert [row["what"] for row in kept["pipeline"]] == ["500 reviews, raw", "500 reviews, cached"]
+    assert not list(tmp_path.glob("tokens-bench*"))
+    for row in kept["race"]:
+        assert 0 < row["55%"] <= row["60%"] <= row["seconds"] and row["100%"] is None and 0.6 < row["best"] <= 1
+        assert 0 < row["outside"] < 1
+    assert "100%   never" in capsys.readouterr().out
+
+
+def test_the_race_ends_at_its_last_goal(monkeypatch):
+    monkeypatch.setattr(bench, "GOALS", (0.5, 0.55))
+    row = bench.race("quick")
+    assert row["55%"] is not None and row["steps"] < 3 * 50 and row["best"] > 0.55
+
+
+def test_without_imdb_the_layers_are_still_measured(monkeypatch, capsys):
+    def missing(name):
+        raise datasets.ImdbUnavailable("no reviews here")
+
+    monkeypatch.setattr(datasets, "load", missing)
+    assert bench.main([]) == 0
+    said = capsys.readouterr().out
+    assert "encoder layer" in said and said.endswith("no reviews here\n")
