@@ -91,9 +91,10 @@ class PhraseClassifier(nn.Module):
         """Add strength × log_odds (num_words,) to the values, in half of the units minus that."""
         sign = [torch.where(torch.arange(units) < units // 2, 1.0, -1.0) for units in (self.S, self.M)]
         start = strength * log_odds[:, None]  # (num_words, 1)
-        self.sum_values.weight.view(self.num_words, -1, self.S)[:, 0] += start * sign[0]
+        self.sum_values.weight.view(self.num_words, self.num_heads, self.S)[:, 0] += start * sign[0]
         share = torch.rand(self.num_heads, self.M)  # of each head
-        self.max_values.weight.view(self.num_words, -1, self.M).add_(start[:, None] * sign[1] * share)
+        values = self.max_values.weight.view(self.num_words, self.num_heads, self.M)
+        values += start[:, None] * sign[1] * share
 
     def forward(self, words):
         """Word numbers (B, T), 0 = padding → scores (B, 2)."""

@@ -114,3 +114,9 @@ def test_the_lectures_model_reads_padding_and_masking_ends_that():
         if not masked:
             every_place = model.encoder(model.embed(longer))[0].amax(1)
             assert torch.allclose(model(words), model.classify(every_place), atol=1e-6)
+
+
+def test_without_units_pooled_by_the_maximum():
+    model = PhraseClassifier(50, 8, 0, ahead=4.0)
+    model.start_from(torch.ones(50), 0.1)
+    assert model(reviews()).shape == (4, 2)
