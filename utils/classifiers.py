@@ -110,7 +110,7 @@ class PhraseClassifier(nn.Module):
         return self.classify(self.dropout(torch.cat(pooled, 1)))
 
     def weights(self, values, real):
-        """How much each word attends to its neighbours: values (B, T, H, S) and mask → (B, T, H, W)."""
+        """How much each word attends to its neighbours: (B, T, H, S) and mask → (B, T, H, W)."""
         scores = self.distance.expand(*values.shape[:3], -1)
         if self.content:
             both = self.queries_keys(values.flatten(2))
