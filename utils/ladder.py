@@ -8,7 +8,7 @@ from utils import datasets, training
 
 LADDER = datasets.DATA / "ladder.tsv"
 COLUMNS = ["rung", "seed", "film", "random", "epochs", "seconds", "threads", "device"]
-ENDS = 3  # seeds at either end, and for the encoder; elsewhere one
+FEW, MANY = 1, 3  # seeds: many at either end, and for a step of less than half a point
 
 SIDE = ("no positions", "removed", "distance")  # measured beside the ladder: no later rung stands on them
 
@@ -24,26 +24,39 @@ def changed(preset, **parts):
 
 def rungs():
     """{name: (what changed, the rung that it changed, settings, number of seeds)}, from the bottom up."""
-    ladder = {"lecture": ("the published notebook's model", None, training.PRESETS["lecture"], ENDS)}
+    ladder = {"lecture": ("the published notebook's model", None, training.PRESETS["lecture"], MANY)}
 
-    def add(name, meaning, below, *, seeds=1, **parts):
+    def add(name, meaning, below, *, seeds=MANY, **parts):
         ladder[name] = meaning, below, changed(ladder[below][2], **parts), seeds
 
     cycle = {"schedule": "one-cycle", "learning_rate": 2e-3, "batch_size": 64, "epochs": 6}
     sizes = {"d_model": 32, "num_heads": 2, "d_hidden": 128, "num_layers": 1}
     long = {"task": {"first": None}, "fit": {"max_tokens": 512}}
-    add("depth", "one layer instead of three", "lecture", model={"num_layers": 1})
-    add("cycle", "one-cycle rate up to 0.002, batches of 64, 6 epochs", "depth", fit=cycle)
+    add("depth", "one layer instead of three", "lecture", seeds=FEW, model={"num_layers": 1})
+    add("cycle", "one-cycle rate up to 0.002, batches of 64, 6 epochs", "depth", seeds=FEW, fit=cycle)
     add("punctuation", "punctuation is split off", "cycle", task={"tokenizer": "basic_english"})
     add("mask", "padding is masked, and pooling skips it", "punctuation", model={"masked": True})
-    add("mean", "the mean is pooled beside the maximum", "mask", model={"mean": True})
-    add("small", "word vectors start small and are not normalised", "mean", kind="ReviewClassifier", model=sizes)
-    add("films", "words of 20 films, not the 50 000 most frequent", "small", task={"min_films": 20, "max_words": None})
-    add("tail", "512 tokens of head and tail, not the first 200", "films", **long)
+    add("mean", "the mean is pooled beside the maximum", "mask", seeds=FEW, model={"mean": True})
+    add(
+        "small",
+        "word vectors start small and are not normalised",
+        "mean",
+        seeds=FEW,
+        kind="ReviewClassifier",
+        model=sizes,
+    )
+    add(
+        "films",
+        "words of 20 films, not the 50 000 most frequent",
+        "small",
+        seeds=FEW,
+        task={"min_films": 20, "max_words": None},
+    )
+    add("tail", "512 tokens of head and tail, not the first 200", "films", seeds=FEW, **long)
     add("width", "d = 64 and 4 heads", "tail", model={"d_model": 64, "num_heads": 4})
     add("dropout", "dropout of 0.3", "width", model={"dropout": 0.3})
     add("words", "half of the words left out", "dropout", fit={"word_dropout": 0.5})
-    add("encoder", "word vectors learn 8 times as fast", "words", seeds=ENDS, model={"word_scale": 8.0})
+    add("encoder", "word vectors learn 8 times as fast", "words", model={"word_scale": 8.0})
     add("no positions", "without positions", "encoder", model={"positions": False})
 
     own, best = training.PRESETS["default"], training.PRESETS["best"]
@@ -55,7 +68,7 @@ def rungs():
     add("default", "64 more units, pooled by the maximum", "start", model={"M": 64})
     add("distance", "scores by distance alone", "default", model={"content": False})
     add("hard", "heads start almost hard", "default", model={"ahead": best["model"]["ahead"]})
-    add("best", "512 units pooled by the maximum", "hard", seeds=ENDS, model={"M": 512})
+    add("best", "512 units pooled by the maximum", "hard", model={"M": 512})
     return ladder
 
 
