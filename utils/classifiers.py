@@ -19,9 +19,11 @@ class LectureClassifier(ReviewClassifier):
     pool. Alfredo Canziani, github.com/Atcold/NYU-DLSP20, 15-transformer.ipynb.
     """
 
-    def __init__(self, num_words, d_model, num_heads, d_hidden, num_layers, *, length=200, masked=False, mean=False):
+    length = 200
+
+    def __init__(self, num_words, d_model, num_heads, d_hidden, num_layers, *, masked=False, mean=False):
         super().__init__(num_words, d_model, num_heads, d_hidden, num_layers)
-        self.length, self.masked, self.mean = length, masked, mean
+        self.masked, self.mean = masked, mean
         nn.init.normal_(self.embedding.weight)
         self.norm = nn.LayerNorm(d_model)
         self.classify = nn.Linear(2 * d_model if mean else d_model, 2)
@@ -64,24 +66,23 @@ class PhraseClassifier(nn.Module):
     """
 
     TABLES = ("sum_values.weight", "max_values.weight")  # with sparse gradients
+    num_heads, reach, d_key = 3, 1, 16
 
-    def __init__(
-        self, num_words, S, M, *, ahead, num_heads=3, reach=1, d_key=16, content=True, dropout=0.0, word_dropout=0.0
-    ):
+    def __init__(self, num_words, S, M, *, ahead, content=True, dropout=0.0, word_dropout=0.0):
         super().__init__()
         self.num_words, self.S, self.M = num_words, S, M
-        self.num_heads, self.reach, self.d_key = num_heads, reach, d_key
         self.content, self.word_dropout = content, word_dropout
-        self.sum_values = nn.Embedding(num_words * num_heads, S, sparse=True)
-        self.max_values = nn.Embedding(num_words * num_heads * M, 1, sparse=True)  # flat
+        rows, W = num_words * self.num_heads, 2 * self.reach + 1
+        self.sum_values = nn.Embedding(rows, S, sparse=True)
+        self.max_values = nn.Embedding(rows * M, 1, sparse=True)  # flat
         for table in (self.sum_values, self.max_values):
             nn.init.normal_(table.weight, std=0.01)
         if content:
-            self.queries_keys = nn.Linear(num_heads * S, 2 * num_heads * d_key)
-        self.distance = nn.Parameter(torch.zeros(num_heads, 2 * reach + 1))
+            self.queries_keys = nn.Linear(self.num_heads * S, 2 * self.num_heads * self.d_key)
+        self.distance = nn.Parameter(torch.zeros(self.num_heads, W))
         with torch.no_grad():
-            for head in range(num_heads):
-                self.distance[head, (reach + head) % (2 * reach + 1)] = ahead
+            for head in range(self.num_heads):
+                self.distance[head, (self.reach + head) % W] = ahead
         self.bias = nn.Parameter(torch.zeros(S + M))
         self.dropout = nn.Dropout(dropout)
         self.classify = nn.Linear(S + M, 2)

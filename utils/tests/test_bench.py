@@ -36,7 +36,9 @@ def test_the_whole_bench_and_its_file(tmp_path, capsys):
 def test_the_race_passes_one_goal_after_the_other_and_ends_at_the_last(monkeypatch):
     monkeypatch.setattr(bench, "GOALS", (0.3, 0.7))
     row = bench.race("toy")
-    assert 0 < row["30%"] < row["70%"] <= row["seconds"] and row["steps"] < 25 * 50 and row["best"] > 0.7
+    assert (
+        0 < row["30%"] < row["70%"] <= row["seconds"] and row["steps"] % 64 == 0 and row["best"] > 0.7
+    )  # looked at, and stopped
 
 
 def test_without_imdb_the_layers_are_still_measured(monkeypatch, capsys):

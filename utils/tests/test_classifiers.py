@@ -8,9 +8,13 @@ import torch
 from utils.classifiers import LectureClassifier, PhraseClassifier, neighbours
 
 
-def small(**options):
+class Further(PhraseClassifier):
+    reach = 2
+
+
+def small(kind=PhraseClassifier, **options):
     torch.manual_seed(0)
-    model = PhraseClassifier(50, 8, 6, ahead=2.0, **options).eval()
+    model = kind(50, 8, 6, ahead=2.0, **options).eval()
     with torch.no_grad():
         for table in (model.sum_values.weight, model.max_values.weight):
             table *= 30
@@ -44,7 +48,7 @@ def in_full(model, words):
     return model.classify(torch.cat(pooled, 1))
 
 
-@pytest.mark.parametrize("options", [{}, {"reach": 2}, {"content": False}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"kind": Further}, {"content": False}], ids=str)
 def test_scores_and_gradients_are_those_of_attention_in_full(options):
     model, words = small(**options), reviews()
     ours, wanted = model(words), in_full(model, words)
@@ -106,8 +110,8 @@ def test_the_lectures_model_reads_padding_and_masking_ends_that():
     longer = torch.nn.functional.pad(words, (0, 4))
     for masked in (False, True):
         torch.manual_seed(0)
-        model = LectureClassifier(10, 8, 2, 16, 1, length=7, masked=masked, mean=masked)
-        alone = LectureClassifier(10, 8, 2, 16, 1, length=3, masked=masked, mean=masked)
+        model, alone = (LectureClassifier(10, 8, 2, 16, 1, masked=masked, mean=masked) for _ in range(2))
+        model.length, alone.length = 7, 3
         alone.load_state_dict(model.state_dict())
         assert torch.allclose(model(words), model(longer), atol=1e-5)  # filled up, or masked
         assert torch.allclose(alone(words), model(words), atol=1e-5) == masked
