@@ -15,8 +15,8 @@ VERBS = {  # verb: module, function, help
     "lab": ("notebooks", "lab", "open JupyterLab at the first notebook [options of jupyter lab]"),
     "test": ("notebooks", "test", "nbval over all notebooks, then the tests in utils [--browser] [options of pytest]"),
     "run": ("notebooks", "run", "re-execute notebooks and store their outputs [--force] [NOTEBOOK ...]"),
-    "train": ("training", "main", "train a review classifier on IMDB [--help shows its options]"),
-    "bench": ("bench", "main", "time ours beside torch's and torchtext's own, and the lecture's [--json FILE]"),
+    "train": ("cli.train", "main", "train a review classifier on IMDB [--help shows its options]"),
+    "compare": ("cli.compare", "main", "all trainings that notebook 07's tables stand on, where they are missing"),
     "data": ("datasets", "main", "fetch and check IMDB ahead of a class"),
 }
 
@@ -28,7 +28,7 @@ def main(argv):
     if verb not in VERBS or (asks and verb in ("lab", "test", "run")):  # train and data explain themselves
         print("usage: python3 -m utils VERB ...\n")
         for name, (_, _, meaning) in VERBS.items():
-            print(f"  {name:6} {meaning}")
+            print(f"  {name:7} {meaning}")
         return 0 if asks else 2
     environment.enter(verb, argv)
     module, function, _ = VERBS[verb]

@@ -53,7 +53,7 @@ def enter(verb, argv):
 def lacking(verb):
     """What the running Python lacks for `verb`, as a list of names."""
     missing = []
-    for name in LIBRARY if verb in ("train", "data") else LIBRARY + NOTEBOOK_TOOLS:
+    for name in LIBRARY if verb in ("train", "compare", "data") else LIBRARY + NOTEBOOK_TOOLS:
         least, below = USABLE.get(name, ((0,), (sys.maxsize,)))
         try:
             version = metadata.version(name)

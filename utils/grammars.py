@@ -21,7 +21,8 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from utils import italian, written_atomically
+from utils import italian
+from utils.files import written_atomically
 
 
 def read_rules(text):

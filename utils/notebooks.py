@@ -15,7 +15,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellControlSignal, DeadKernelError
 from nbclient.output_widget import OutputWidget
 
-from utils import environment, written_atomically
+from utils import environment
+from utils.files import written_atomically
 
 FOLDER = environment.ROOT / "notebooks"
 TESTS = environment.ROOT / "utils" / "tests"

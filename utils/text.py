@@ -13,7 +13,7 @@ import torch
 from torchtext.data.utils import get_tokenizer
 from torchtext.vocab import Vocab
 
-from utils import written_atomically
+from utils.files import written_atomically
 
 PAD, UNKNOWN = 0, 1
 tokenize = get_tokenizer("basic_english")  # lower case, punctuation split off or dropped: str → list of str
@@ -48,17 +48,27 @@ class Packed:
         """Tokens in each text."""
         return self.offsets.diff()
 
-    def thin(self, share, generator=None):
-        """The same texts with each token left out with probability `share`: word dropout without the wasted work."""
-        keep = torch.rand(len(self.ids), generator=generator) >= share
+    def where(self, keep):
+        """The same texts with only the tokens for which `keep` (N,) is true."""
         before = torch.cat([torch.zeros(1, dtype=torch.int64), keep.cumsum(0)])  # tokens kept before each place
         return Packed(self.ids[keep.to(self.ids.device)], before[self.offsets])
 
-    def heads(self, size):
-        """The same texts, each cut after its first `size` tokens."""
-        place = torch.arange(len(self.ids)) - self.offsets[:-1].repeat_interleave(self.lengths)
-        ends = self.lengths.clamp(max=size).cumsum(0)
-        return Packed(self.ids[place < size], torch.cat([ends.new_zeros(1), ends]))
+    def places(self):
+        """The place of each token in its text, from 0: (N,)."""
+        return torch.arange(len(self.ids)) - self.offsets[:-1].repeat_interleave(self.lengths)
+
+    def drop_words(self, share, generator=None):
+        """Each token left out with probability `share`: word dropout without the wasted work."""
+        return self.where(torch.rand(len(self.ids), generator=generator) >= share)
+
+    def first_tokens(self, size):
+        """Each text cut after its first `size` tokens."""
+        return self.where(self.places() < size)
+
+    def head_and_tail(self, size):
+        """Of each text longer than `size` tokens its head and its tail, half each: reviewers judge at either end."""
+        place, length, half = self.places(), self.lengths.repeat_interleave(self.lengths), size // 2
+        return self.where((place < half) | (place >= length - (size - half)))
 
     def to(self, device):
         """The same with the numbers on `device`; the offsets, which only choose, stay on the CPU."""
@@ -137,17 +147,20 @@ def encode(tokens, vocabulary):
     return Packed(table[tokens.packed.ids], tokens.packed.offsets)
 
 
-def pad(packed, rows, max_tokens):
-    """Texts `rows` as one tensor (B, T), padded with `PAD` to their own longest.
-
-    Of a text longer than `max_tokens` its head and its tail are kept, half each: reviewers judge at either end.
-    """
+def pad(packed, rows):
+    """Texts `rows` as one tensor (B, T), padded with `PAD` to their own longest."""
     start, length = packed.offsets[rows][:, None], packed.lengths[rows][:, None]  # (B, 1)
-    place = torch.arange(min(max_tokens, int(length.max())))  # (T,)
-    left_out = (length - max_tokens).clamp(min=0)
-    index = start + place + left_out * (place >= max_tokens // 2)  # (B, T)
-    words = packed.ids[index.clamp(max=len(packed.ids) - 1).to(packed.ids.device)]
+    place = torch.arange(int(length.max()))  # (T,)
+    words = packed.ids[(start + place).clamp(max=len(packed.ids) - 1).to(packed.ids.device)]  # (B, T)
     return words.masked_fill((place >= length).to(words.device), PAD).long()
+
+
+def scramble(packed, generator=None):
+    """The same texts, the words inside each in random order."""
+    text_of = torch.arange(len(packed)).repeat_interleave(packed.lengths)  # (N,)
+    luck = torch.rand(len(text_of), dtype=torch.float64, generator=generator)
+    order = (text_of + luck).argsort()  # texts stay in order, words inside them do not
+    return Packed(packed.ids[order.to(packed.ids.device)], packed.offsets)
 
 
 def batch_rows(lengths, batch_size, generator=None):

@@ -1,4 +1,4 @@
-"""The Transformer, built from attention: positions, encoder, decoder; the review classifier and the translator.
+"""The Transformer, built from attention: positions, encoder, decoder, and the translator.
 
 Shapes: B batch, T set size, H heads, d dimension. Masks: True = may attend.
 """
@@ -153,42 +153,6 @@ def masked_pool(h, mask):
     mean = h.masked_fill(outside, 0.0).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
     largest = h.masked_fill(outside, torch.finfo(h.dtype).min).amax(1)
     return torch.cat([mean, largest.masked_fill(~mask.any(1, keepdim=True), 0.0)], dim=-1)  # (B, 2d)
-
-
-class ReviewClassifier(nn.Module):
-    """Words → vectors (+ positions) → encoder → pool over the set → two scores: was the film liked or not?
-
-    Word number 0 is padding: no query attends to it and the pooling skips it. `dropout` acts on the embedded words and
-    on the pooled vector. Word vectors are multiplied by `word_scale` before positions are added: the larger, the faster
-    words are learned (the 2017 paper takes √d_model, section 3.4), and the less is made of their order.
-    `positions=False` leaves the order out, and the review becomes a bag.
-    """
-
-    def __init__(
-        self, num_words, d_model, num_heads, d_hidden, num_layers, *, dropout=0.0, word_scale=1.0, positions=True
-    ):
-        super().__init__()
-        self.word_scale = word_scale
-        self.positions = positions
-        self.embedding = nn.Embedding(num_words, d_model, padding_idx=0)
-        nn.init.normal_(self.embedding.weight, std=0.02)
-        nn.init.zeros_(self.embedding.weight[0])
-        self.dropout = nn.Dropout(dropout)
-        self.encoder = Encoder(num_layers, d_model, num_heads, d_hidden)
-        self.classify = nn.Linear(2 * d_model, 2)
-
-    def embed(self, words):
-        """Word numbers (B, T) → vectors (B, T, d_model)."""
-        x = self.word_scale * self.embedding(words)
-        if self.positions:
-            x = x + sinusoidal_positions(words.shape[1], x.shape[2], x.device)
-        return self.dropout(x)
-
-    def forward(self, words):
-        """Word numbers (B, T), 0 = padding → scores (B, 2)."""
-        real = words != 0  # (B, T)
-        h, _ = self.encoder(self.embed(words), mask=real[:, None, :])  # (B, T, d_model)
-        return self.classify(self.dropout(masked_pool(h, real)))
 
 
 def beam_search(next_log_p, start, end, *, beam=1, longest=40):

@@ -1,23 +1,39 @@
-"""The two classifiers: against attention written out over the whole review, and what each may not see."""
-
-import math
+"""The classifiers: the convolution against torch's own, and what each may and may not see."""
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
 
-from utils.classifiers import LectureClassifier, PhraseClassifier, neighbours
-
-
-class Further(PhraseClassifier):
-    reach = 2
+from utils.classifiers import LectureClassifier, ReviewClassifier, WordConvolution
 
 
-def small(kind=PhraseClassifier, **options):
+def classifier(**options):
     torch.manual_seed(0)
-    model = kind(50, 8, 6, ahead=2.0, **options).eval()
+    return ReviewClassifier(50, 16, 4, 32, 2, **options).eval()
+
+
+def test_padding_changes_no_score():
+    model, words = classifier(), torch.randint(1, 50, (3, 9))
+    padded = nn.functional.pad(words, (0, 20))
+    assert torch.allclose(model(words), model(padded), atol=1e-5)
+    assert model(torch.zeros(1, 4, dtype=torch.int64)).isfinite().all()  # a review of padding alone
+
+
+def test_without_positions_order_changes_no_score_and_with_them_it_does():
+    words = torch.randint(1, 50, (3, 9))
+    mixed = words[:, torch.randperm(9)]
+    bag, ordered = classifier(positions=False), classifier()
+    assert torch.allclose(bag(words), bag(mixed), atol=1e-5)
+    assert not torch.allclose(ordered(words), ordered(mixed), atol=1e-3)
+
+
+def convolution(**options):
+    torch.manual_seed(0)
+    model = WordConvolution(50, 8, **options).eval()
     with torch.no_grad():
-        for table in (model.sum_values.weight, model.max_values.weight):
-            table *= 30
+        model.table.weight *= 100  # of the size that training gives them
+        model.bias.normal_()
     return model
 
 
@@ -28,99 +44,54 @@ def reviews():
     return words
 
 
-def in_full(model, words):
-    """The same scores by attention over all T × T pairs, masked outside the reach, every value with a gradient."""
-    B, T = words.shape
-    real = words != 0
-    tables = model.sum_values.weight, model.max_values.weight
-    s, m = (table.view(50, 3, -1)[words] * real[..., None, None] for table in tables)  # (B, T, H, units)
-    place = torch.arange(T)
-    apart = place - place[:, None]  # (T, T), j - i
-    near = apart.abs() <= model.reach
-    scores = model.distance[:, apart.clamp(-model.reach, model.reach) + model.reach]  # (H, T, T)
-    if model.content:
-        q, k = model.queries_keys(s.flatten(2)).view(B, T, 2, 3, model.d_key).unbind(2)
-        scores = scores + torch.einsum("bihd,bjhd->bhij", q, k) / math.sqrt(model.d_key)
-    a = scores.expand(B, -1, -1, -1).masked_fill(~(near & real[:, None, None]), -torch.inf).softmax(3).nan_to_num()
-    total = (torch.einsum("bhij,bjhs->bis", a, s) + model.bias[: model.S]).relu() * real[..., None]
-    largest = torch.einsum("bhij,bjhs->bis", a, m).masked_fill(~real[..., None], -torch.inf).amax(1)
-    pooled = [total.sum(1) / real.sum(1, keepdim=True).sqrt(), (largest + model.bias[model.S :]).relu()]
-    return model.classify(torch.cat(pooled, 1))
+def as_conv1d(model, words):
+    """The same scores by torch's convolution over one-hot words, one review at a time, without padding."""
+    taps = model.table.weight.view(50, model.width, -1).permute(2, 0, 1)  # (U, words, width)
+    pooled = []
+    for review in words:
+        one_hot = F.one_hot(review[review != 0], 50).T.float()  # (words, T)
+        h = F.conv1d(one_hot[None], taps, model.bias, padding=model.reach)[0].relu()  # (U, T)
+        pooled.append(torch.cat([h.sum(1) / h.shape[1] ** 0.5, h.amax(1)]))
+    return model.classify(torch.stack(pooled))
 
 
-@pytest.mark.parametrize("options", [{}, {"kind": Further}, {"content": False}], ids=str)
-def test_scores_and_gradients_are_those_of_attention_in_full(options):
-    model, words = small(**options), reviews()
-    ours, wanted = model(words), in_full(model, words)
-    assert torch.allclose(ours, wanted, atol=1e-5)
-    for one, other in zip(*(torch.autograd.grad(scores[:, 1].sum(), model.parameters()) for scores in (ours, wanted))):
-        assert torch.allclose(one.to_dense(), other, atol=1e-5)
-        assert other.abs().max() > 0
+@pytest.mark.parametrize("reach", [0, 1, 2])
+def test_the_convolution_is_torchs_over_one_hot_words(reach):
+    model, words = convolution(reach=reach), reviews()
+    ours, theirs = model(words), as_conv1d(model, words)
+    assert torch.allclose(ours, theirs, atol=1e-4)
+    for one, other in zip(*(torch.autograd.grad(scores[:, 1].sum(), model.parameters()) for scores in (ours, theirs))):
+        assert torch.allclose(one, other, atol=1e-4) and other.abs().max() > 0
 
 
-def test_padding_changes_nothing():
-    model, words = small(), reviews()
-    padded = torch.nn.functional.pad(words, (0, 9))
-    assert torch.allclose(model(words), model(padded), atol=1e-5)
-    assert model(torch.zeros(2, 3, dtype=torch.long)).isfinite().all()
+def test_padding_changes_nothing_for_the_convolution():
+    model, words = convolution(), reviews()
+    assert torch.allclose(model(words), model(F.pad(words, (0, 9))), atol=1e-5)
+    assert torch.allclose(model(torch.zeros(2, 3, dtype=torch.long)), model.classify.bias)  # no word, no evidence
+    assert model.table.weight[0].eq(0).all()
 
 
-def test_order_matters_among_neighbours_only():
-    model = small()
+def test_the_convolution_sees_neighbours_only():
     words = torch.arange(1, 13)[None]
-    weights = model.weights(model.sum_values.weight.view(50, 3, -1)[words], words != 0)
-    assert weights.shape == (1, 12, 3, 3) and torch.allclose(weights.sum(3), torch.ones(1, 12, 3))
-    assert weights[0, 0, :, 0].eq(0).all() and weights[0, 11, :, 2].eq(0).all()  # nothing before, nothing after
-    assert model.distance.argmax(1).tolist() == [1, 2, 0]  # itself, the next, the one before
-    assert not torch.allclose(model(words), model(words.flip(1)), atol=1e-4)
+    assert not torch.allclose(convolution()(words), convolution()(words.flip(1)), atol=1e-3)
+    alone = convolution(reach=0)
+    assert torch.allclose(alone(words), alone(words.flip(1)), atol=1e-4)
+    swapped = torch.cat([words[:, 6:], words[:, :6]], 1)  # all neighbours but one pair stay
+    far, near = ((convolution()(words) - convolution()(other)).abs().max() for other in (words.flip(1), swapped))
+    assert near < far
 
 
-def test_blanked_words_keep_their_place_and_have_no_value():
-    model = small(word_dropout=1.0).train()
-    table = model.max_values.weight.view(50, 3, 6)
-    assert model(reviews()[:1])[0].equal(model.classify.bias)  # no word is seen
-    model.word_dropout = 0.5
-    model(reviews()).sum().backward()
-    gradient = model.max_values.weight.grad.to_dense().view_as(table)
-    assert gradient[0].eq(0).all() and gradient[1:].abs().sum() > 0
-
-
-def test_start_from_log_odds_already_tells_good_from_bad():
-    model = PhraseClassifier(50, 8, 6, ahead=4.0)
-    odds = torch.zeros(50)
-    odds[10], odds[20] = 3.0, -3.0
-    model.start_from(odds, 1.0)
-    with torch.no_grad():
-        model.classify.weight.copy_(
-            torch.tensor([[-1.0], [1.0]]) * torch.tensor([1.0] * 4 + [-1] * 4 + [1] * 3 + [-1] * 3)
-        )
-    started = model.max_values.weight.view(50, 3, 6)
-    assert (started[10, :, :3] > 0).sum() >= 7 and (started[10, :, 3:] < 0).sum() >= 7
-    bad, good = (model(torch.tensor([[5, word, 6]]))[0].diff().item() for word in (20, 10))
-    assert bad < 0 < good
-
-
-def test_neighbours_stand_where_they_say():
-    before, itself, after = neighbours(torch.tensor([[1, 2, 3]]), 1)
-    assert (before.tolist(), itself.tolist(), after.tolist()) == ([[0, 1, 2]], [[1, 2, 3]], [[2, 3, 0]])
-
-
-def test_the_lectures_model_reads_padding_and_masking_ends_that():
+def test_the_lectures_model_reads_padding_as_words_and_no_longer_review():
+    torch.manual_seed(0)
+    model = LectureClassifier(10, 8, 2, 16, 1)
     words = torch.tensor([[3, 4, 5]])
-    longer = torch.nn.functional.pad(words, (0, 4))
-    for masked in (False, True):
-        torch.manual_seed(0)
-        model, alone = (LectureClassifier(10, 8, 2, 16, 1, masked=masked, mean=masked) for _ in range(2))
-        model.length, alone.length = 7, 3
-        alone.load_state_dict(model.state_dict())
-        assert torch.allclose(model(words), model(longer), atol=1e-5)  # filled up, or masked
-        assert torch.allclose(alone(words), model(words), atol=1e-5) == masked
-        if not masked:
-            every_place = model.encoder(model.embed(longer))[0].amax(1)
-            assert torch.allclose(model(words), model.classify(every_place), atol=1e-6)
-
-
-def test_without_units_pooled_by_the_maximum():
-    model = PhraseClassifier(50, 8, 0, ahead=4.0)
-    model.start_from(torch.ones(50), 0.1)
-    assert model(reviews()).shape == (4, 2)
+    longer = F.pad(words, (0, 4))
+    assert torch.allclose(model(words), model(longer), atol=1e-5)  # filled up
+    x = model.embedding(F.pad(words, (0, 197)))
+    assert model(words).grad_fn is not None and x.shape[1] == model.length
+    model.length = 7
+    few = model(words)
+    model.length = 200
+    assert not torch.allclose(few, model(words), atol=1e-3)  # padding is a word like any other
+    with pytest.raises(ValueError, match="201 words.*200"):
+        model(torch.ones(1, 201, dtype=torch.long))

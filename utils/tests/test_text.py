@@ -37,19 +37,36 @@ def test_encode_gives_unknown_words_one_number(tokens):
     assert "film" not in vocabulary.stoi  # looking up does not add it
 
 
-def test_pad_keeps_head_and_tail():
-    packed = text.Packed(torch.arange(1, 11), torch.tensor([0, 7, 10]))
-    assert text.pad(packed, torch.tensor([0, 1]), 4).tolist() == [[1, 2, 6, 7], [8, 9, 10, 0]]
-    assert text.pad(packed, torch.tensor([1]), 4).tolist() == [[8, 9, 10]]  # only to the batch's own longest
-    assert text.pad(packed, torch.tensor([0]), 5).tolist() == [[1, 2, 5, 6, 7]]
+def test_pad_fills_up_to_the_longest():
+    packed = text.Packed(torch.arange(1, 11), torch.tensor([0, 7, 7, 10]))
+    assert text.pad(packed, torch.tensor([2, 1, 0])).tolist() == [[8, 9, 10] + 4 * [0], 7 * [0], [1, 2, 3, 4, 5, 6, 7]]
+    assert text.pad(packed, torch.tensor([2])).tolist() == [[8, 9, 10]]  # only to the batch's own longest
 
 
-def test_thin_leaves_words_out_and_texts_in_place():
+def test_cuts():
+    packed = text.Packed(torch.arange(1, 11, dtype=torch.int32), torch.tensor([0, 7, 7, 10]))
+    assert [one.tolist() for one in packed.head_and_tail(4)] == [[1, 2, 6, 7], [], [8, 9, 10]]
+    assert [one.tolist() for one in packed.head_and_tail(5)] == [[1, 2, 5, 6, 7], [], [8, 9, 10]]
+    assert [one.tolist() for one in packed.first_tokens(2)] == [[1, 2], [], [8, 9]]
+    assert packed.head_and_tail(7).ids.equal(packed.ids) and packed.first_tokens(7).ids.equal(packed.ids)
+
+
+def test_dropped_words_leave_texts_in_place():
     packed = text.Packed(torch.arange(10000), torch.tensor([0, 4000, 4000, 10000]))
-    thin = packed.thin(0.3, torch.Generator().manual_seed(0))
-    assert len(thin) == 3 and thin.lengths[1] == 0 and 0.68 < len(thin.ids) / 10000 < 0.72
-    assert thin[0].max() < 4000 <= thin[2].min() and torch.equal(thin.ids.unique(), thin.ids)
-    assert torch.equal(packed.thin(0.0).ids, packed.ids)
+    dropped = packed.drop_words(0.3, torch.Generator().manual_seed(0))
+    assert len(dropped) == 3 and dropped.lengths[1] == 0 and 0.68 < len(dropped.ids) / 10000 < 0.72
+    assert dropped[0].max() < 4000 <= dropped[2].min() and torch.equal(dropped.ids.unique(), dropped.ids)
+    assert torch.equal(packed.drop_words(0.0).ids, packed.ids)
+
+
+def test_scrambled_words_stay_in_their_text():
+    packed = text.Packed(torch.arange(10000), torch.tensor([0, 4000, 4000, 10000]))
+    mixed = text.scramble(packed, torch.Generator().manual_seed(0))
+    assert torch.equal(mixed.offsets, packed.offsets)
+    for before, after in zip(packed, mixed):
+        assert torch.equal(after.sort().values, before)
+    at_home = (mixed.ids == packed.ids).sum()  # of a random order about one in each text
+    assert at_home < 12
 
 
 def test_batches_hold_each_row_once_and_similar_lengths():
@@ -88,12 +105,6 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
         patch.setattr(torch, "save", half)
         text.cached_tokens(["new"], "two", path)
     assert text.cached_tokens(None, "one", path).words == ["old"] and list(tmp_path.iterdir()) == [path]
-
-
-def test_texts_cut_after_their_first_tokens():
-    packed = text.Packed(torch.arange(1, 8, dtype=torch.int32), torch.tensor([0, 4, 4, 5, 7]))
-    cut = packed.heads(2)
-    assert [one.tolist() for one in cut] == [[1, 2], [], [5], [6, 7]]
 
 
 def test_the_most_frequent_words_of_the_chosen_texts():

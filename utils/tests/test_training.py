@@ -1,15 +1,12 @@
 """Training: the toy reviews are learned, twice alike; what is kept; what Ctrl-C leaves."""
 
-import csv
-import os
-import subprocess
-import sys
+import dataclasses
 
 import pytest
 import torch
 
-from utils import environment, text, training
-from utils.transformer import ReviewClassifier
+from utils import datasets, text, training
+from utils.classifiers import ReviewClassifier
 
 TOY = training.PRESETS["toy"]
 
@@ -40,7 +37,7 @@ def test_the_encoder_learns_the_mirror_pairs_and_twice_the_same(task):
     assert mirror >= 0.95 and ordinary >= 0.95
     assert sum(row["seconds"] for row in history) < 30 * 4  # 30 s on two cores; four times that on a busy machine
     best = max(row["film_accuracy"] for row in history)
-    _, accuracy = training.evaluate(model, task.words, task.reviews.labels, task.film, max_tokens=128)
+    _, accuracy = training.evaluate(model, task.words, task.reviews.labels, task.film_rows, max_tokens=128)
     assert accuracy == best  # the model left behind is the best epoch's
     again, _ = learn(task)
     assert all(map(torch.equal, model.state_dict().values(), again.state_dict().values()))
@@ -100,7 +97,7 @@ def test_ctrl_c_keeps_what_was_learned(task, monkeypatch, capsys):
     before = model.embedding.weight.clone()
     history = training.fit(model, task, **TOY["fit"], seed=0)
     assert len(history) == 1 and "stopped in epoch 2" in capsys.readouterr().out
-    loss, accuracy = evaluate(model, task.words, task.reviews.labels, task.film, max_tokens=128)
+    loss, accuracy = evaluate(model, task.words, task.reviews.labels, task.film_rows, max_tokens=128)
     assert accuracy == history[0]["film_accuracy"] and not torch.equal(before, model.embedding.weight)
 
 
@@ -116,66 +113,55 @@ def test_checkpoint_comes_back(task, tmp_path):
     model = ReviewClassifier(len(task.vocabulary), **TOY["model"]).eval()
     training.save_checkpoint(tmp_path / "new" / "model.pt", model, TOY["model"], task.vocabulary, [{"epoch": 1}])
     loaded, words = training.load_checkpoint(tmp_path / "new" / "model.pt")
-    numbers = text.pad(task.words, torch.arange(5), 128)
+    numbers = text.pad(task.words, torch.arange(5))
     assert torch.equal(model(numbers), loaded(numbers)) and words == task.vocabulary.itos
 
 
-def test_results_replace_those_of_the_same_seed(tmp_path):
-    path = tmp_path / "results.tsv"
-    for seed, test in ((1, "0.8"), (0, "0.7"), (1, "0.9")):
-        training.record({"preset": "toy", "seed": seed, "test": test}, path)
-    with path.open() as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
-    assert [(row["seed"], row["test"]) for row in rows] == [("0", "0.7"), ("1", "0.9")]
-
-
-def command(tmp_path, *arguments):
-    out = tmp_path / "model.pt"
-    line = [*arguments, "train", "--preset", "toy", "--epochs", "1", "--out", str(out)]
-    done = subprocess.run(
-        line, cwd=environment.ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    torch.load(out, weights_only=True)
-    return done.stdout.strip().splitlines()
-
-
-def test_the_command_and_its_last_line(tmp_path):
-    last = command(tmp_path, sys.executable, "-m", "utils")[-1]
-    assert last.startswith("test accuracy 0.") and " on 1000 reviews, trained in " in last
-
-
-@pytest.mark.parametrize("line", ["--epochs 0", "--seed 0 1 --out one.pt", "--preset bset", "--ladder ground"])
-def test_a_wrong_command_says_so(line, capsys):
-    with pytest.raises(SystemExit):
-        training.main(line.split())
-    assert "error: " in capsys.readouterr().err
-
-
-def test_two_processes_share_the_batches(tmp_path):
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "utils"]
-    lines = command(tmp_path, *torchrun)
-    assert sum(line.startswith("test accuracy") for line in lines) == 1
-
-
-def test_phrases_learn_with_nothing_held_out_and_come_back(tmp_path, monkeypatch):
+def test_the_convolution_learns_with_nothing_held_out_and_comes_back(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "CACHE", tmp_path)
-    preset = training.PRESETS["best"] | {"task": {"name": "toy", "min_films": 1, "hold_out": False}}
+    preset = training.PRESETS["convolution"] | {"task": {"name": "toy", "min_films": 1, "hold_out": False}}
     task = training.prepare(**preset["task"])
-    assert len(task.train) == len(task.reviews) and len(task.film) == len(task.random) == 0
-    preset |= {"model": preset["model"] | {"S": 8, "M": 8}}
+    assert len(task.train_rows) == len(task.reviews) and len(task.film_rows) == len(task.random_rows) == 0
+    preset |= {"model": preset["model"] | {"num_units": 8}}
     model = training.build(preset, task, 0)
-    before = model.sum_values.weight.detach().clone()
+    before = model.table.weight.detach().clone()
     history = training.fit(model, task, **preset["fit"] | {"epochs": 15, "batch_size": 32})
-    assert training.validations(history) == {"film": "", "random": ""} and history[-1]["train_accuracy"] > 0.75
-    changed = (model.sum_values.weight != before).any(1).view(-1, 3).any(1)
+    assert training.best_epoch(history) is history[-1] and history[-1]["train_accuracy"] > 0.75
+    changed = (model.table.weight != before).any(1)
     used = torch.zeros(len(changed), dtype=torch.bool)
     used[task.words.ids.long()] = True
-    assert not changed[~used].any() and changed[used].float().mean() > 0.9  # only the rows in use
+    assert not changed[~used].any() and changed[used].float().mean() > 0.9  # Adagrad moves only what was looked up
     training.save_checkpoint(tmp_path / "model.pt", model, preset["model"], task.vocabulary, history)
     loaded, _ = training.load_checkpoint(tmp_path / "model.pt")
-    words = text.pad(task.words, torch.arange(5), 128)
+    words = text.pad(task.words, torch.arange(5))
     assert torch.equal(model.eval()(words), loaded(words))
+
+
+def test_the_best_epoch_is_by_film_the_first_of_equals_and_else_the_last():
+    history = [
+        {"epoch": 1, "film_accuracy": 0.6},
+        {"epoch": 2, "film_accuracy": 0.9},
+        {"epoch": 3, "film_accuracy": 0.9},
+    ]
+    assert training.best_epoch(history)["epoch"] == 2
+    assert training.best_epoch([{"epoch": 1}, {"epoch": 2}])["epoch"] == 2
+
+
+def test_log_odds_count_a_film_once():
+    films = torch.tensor([1, 1, 1, 2, 3, 4])
+    labels = torch.tensor([1, 1, 1, 1, 0, 0])
+    texts = ["goblin good", "goblin good", "goblin", "good fun", "bad dull", "bad fun"]
+    tokens = text.tokenize_all(texts)
+    everyone = torch.arange(6)
+    vocabulary = text.build_vocabulary(tokens, everyone, films, 1)
+    words = text.encode(tokens, vocabulary)
+    reviews = datasets.Reviews(texts, labels, films, labels, labels, "")
+    task = training.Task(reviews, reviews, everyone, everyone, everyone, vocabulary, words, words)
+    odds = dict(zip(vocabulary.itos, training.log_odds(task).tolist()))
+    assert odds["good"] > odds["goblin"] > 0 > odds["bad"] and odds["<pad>"] == 0
+    assert abs(odds["goblin"] + odds["dull"]) < 0.1  # three reviews of one film weigh as one review
+    rest = training.log_odds(dataclasses.replace(task, train_rows=everyone[3:]))
+    assert rest[vocabulary.stoi["goblin"]] == rest[vocabulary.stoi["<unk>"]]  # held-out reviews are not counted
 
 
 def test_schedules():

@@ -9,7 +9,7 @@ from torch import nn
 
 from utils.attention import padding_mask
 from utils.tests.test_attention import close
-from utils.transformer import Encoder, EncoderLayer, ReviewClassifier, masked_pool, sinusoidal_positions
+from utils.transformer import Encoder, EncoderLayer, masked_pool, sinusoidal_positions
 
 NAMES = {
     "attention.in_proj.": "self_attn.in_proj_",
@@ -84,23 +84,3 @@ def test_masked_pool():
     h = torch.tensor([[[1.0, -4.0], [3.0, -2.0], [9.0, 9.0]], [[5.0, 5.0]] * 3])
     mask = torch.tensor([[True, True, False], [False] * 3])
     assert masked_pool(h, mask).tolist() == [[2.0, -3.0, 3.0, -2.0], [0.0] * 4]
-
-
-def classifier(**options):
-    torch.manual_seed(0)
-    return ReviewClassifier(50, 16, 4, 32, 2, **options).eval()
-
-
-def test_padding_changes_no_score():
-    model, words = classifier(), torch.randint(1, 50, (3, 9))
-    padded = nn.functional.pad(words, (0, 20))
-    assert torch.allclose(model(words), model(padded), atol=1e-5)
-    assert model(torch.zeros(1, 4, dtype=torch.int64)).isfinite().all()  # a review of padding alone
-
-
-def test_without_positions_order_changes_no_score_and_with_them_it_does():
-    words = torch.randint(1, 50, (3, 9))
-    mixed = words[:, torch.randperm(9)]
-    bag, ordered = classifier(positions=False), classifier()
-    assert torch.allclose(bag(words), bag(mixed), atol=1e-5)
-    assert not torch.allclose(ordered(words), ordered(mixed), atol=1e-3)

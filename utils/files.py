@@ -1,0 +1,34 @@
+"""Files: tables of tab-separated values, and writing that leaves either the old file or the whole new one."""
+
+import csv
+import os
+from contextlib import contextmanager
+
+
+@contextmanager
+def written_atomically(path, mode="w"):
+    """A file open for writing that becomes `path` when all went well: readers see the old one or the whole new one."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    how = {} if "b" in mode else {"encoding": "utf8", "newline": "\n"}
+    try:
+        with open(partial, mode, **how) as file:
+            yield file
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_table(path):
+    """The rows of a .tsv file as dicts of str; none where there is no file. Its first line names the columns."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf8", newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+def write_table(path, rows):
+    """Write dicts with the same keys as a .tsv file, all or nothing; values without tabs and line ends."""
+    with written_atomically(path) as file:
+        table = csv.DictWriter(file, list(rows[0]), delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE)
+        table.writeheader()
+        table.writerows(rows)
