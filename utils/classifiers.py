@@ -13,10 +13,10 @@ from utils.transformer import Encoder, masked_pool, sinusoidal_positions
 class ReviewClassifier(nn.Module):
     """Words → vectors (+ positions) → encoder → pool over the set → two scores: was the film liked or not?
 
-    Word number 0 is padding: no query attends to it and the pooling skips it. `dropout` acts on the embedded words and
-    on the pooled vector. Word vectors are multiplied by `word_scale` before positions are added: the larger, the faster
-    words are learned (the 2017 paper takes √d_model, section 3.4), and the less is made of their order.
-    `positions=False` leaves the order out, and the review becomes a bag.
+    Word number 0 is padding: no query attends to it and the pooling skips it. The pool is the sum over the words,
+    divided by √T, beside the maximum. `dropout` acts on the embedded words and on the pooled vector. Word vectors are
+    multiplied by `word_scale` before positions are added: the larger, the faster words are learned (the 2017 paper
+    takes √d_model, section 3.4). `positions=False` leaves the order out, and the review becomes a bag.
     """
 
     def __init__(
@@ -32,6 +32,10 @@ class ReviewClassifier(nn.Module):
         self.encoder = Encoder(num_layers, d_model, num_heads, d_hidden)
         self.classify = nn.Linear(2 * d_model, 2)
 
+    def word_numbers(self):
+        """What is looked up for each word: (num_words, d_model)."""
+        return self.embedding.weight
+
     def embed(self, words):
         """Word numbers (B, T) → vectors (B, T, d_model)."""
         x = self.word_scale * self.embedding(words)
@@ -43,7 +47,9 @@ class ReviewClassifier(nn.Module):
         """Word numbers (B, T), 0 = padding → scores (B, 2)."""
         real = words != 0  # (B, T)
         h, _ = self.encoder(self.embed(words), mask=real[:, None, :])  # (B, T, d_model)
-        return self.classify(self.dropout(masked_pool(h, real)))
+        mean, largest = masked_pool(h, real).chunk(2, dim=1)  # (B, d_model) each
+        total = mean * real.sum(1, keepdim=True).sqrt()  # the sum over the words, / √T
+        return self.classify(self.dropout(torch.cat([total, largest], dim=1)))
 
 
 class WordConvolution(nn.Module):

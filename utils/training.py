@@ -42,7 +42,8 @@ PRESETS = {
         "task": {"name": "imdb", "min_films": 20},
         "kind": "ReviewClassifier",
         "model": {"d_model": 64, "num_heads": 4, "d_hidden": 128, "num_layers": 1, "dropout": 0.3, "word_scale": 8.0},
-        "fit": {"epochs": 6, "batch_size": 64, "max_tokens": 512, "learning_rate": 2e-3, "word_dropout": 0.5},
+        "start": 0.05,
+        "fit": CONVOLUTION["fit"] | {"table_rate": 0.02, "word_dropout": 0.4},
     },
     "convolution": CONVOLUTION,
     "quick": CONVOLUTION | {"model": {"num_units": 16, "dropout": 0.3}, "fit": CONVOLUTION["fit"] | {"epochs": 2}},
@@ -50,7 +51,7 @@ PRESETS = {
         "task": {"name": "toy", "min_films": 1},
         "kind": "ReviewClassifier",
         "model": {"d_model": 64, "num_heads": 4, "d_hidden": 128, "num_layers": 1},
-        "fit": {"epochs": 25, "batch_size": 32, "max_tokens": 128, "learning_rate": 2e-3, "word_dropout": 0.05},
+        "fit": {"epochs": 35, "batch_size": 32, "max_tokens": 128, "learning_rate": 2e-3, "word_dropout": 0.05},
     },
 }
 
