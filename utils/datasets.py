@@ -5,7 +5,6 @@ downloaded (84 MB). Whatever the source, it is checked before it is used.
 """
 
 import argparse
-import csv
 import gzip
 import hashlib
 import lzma
@@ -22,6 +21,8 @@ from pathlib import Path
 import pooch
 import torch
 from tqdm.auto import tqdm
+
+from utils.files import read_table
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 IMDB_URL = "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
@@ -63,7 +64,7 @@ def load(name, folder=DATA):
     Raises ImdbUnavailable where neither disk nor network has IMDB, ImdbDamaged where what there is cannot be used.
     """
     if name == "toy":
-        return read_table(DATA / "toy_reviews_train.tsv"), read_table(DATA / "toy_reviews_test.tsv")
+        return read_reviews(DATA / "toy_reviews_train.tsv"), read_reviews(DATA / "toy_reviews_test.tsv")
     if name != "imdb":
         raise ValueError(f"no data set is called {name!r}: use 'imdb' or 'toy'")
     tree = folder / "aclImdb"
@@ -93,10 +94,9 @@ def hold_out(films, share=0.1, seed=0):
     return rest[wanted:].sort().values, held[film].nonzero().flatten(), rest[:wanted].sort().values
 
 
-def read_table(path):
+def read_reviews(path):
     """A built-in set: a .tsv with the columns label, frame, pair and text."""
-    content = path.read_text("utf8")
-    rows = list(csv.DictReader(content.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE))
+    rows = read_table(path)
     frames = {frame: i for i, frame in enumerate(sorted({row["frame"] for row in rows}))}
     return Reviews(
         texts=[row["text"] for row in rows],
@@ -104,7 +104,7 @@ def read_table(path):
         films=torch.tensor([frames[row["frame"]] for row in rows]),
         stars=torch.zeros(len(rows), dtype=torch.int64),
         pairs=torch.tensor([int(row["pair"] or -1) for row in rows]),
-        key=hashlib.sha256(content.encode()).hexdigest(),
+        key=hashlib.sha256(path.read_bytes()).hexdigest(),
     )
 
 

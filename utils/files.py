@@ -4,6 +4,8 @@ import csv
 import os
 from contextlib import contextmanager
 
+PLAIN = {"delimiter": "\t", "quoting": csv.QUOTE_NONE, "quotechar": None, "lineterminator": "\n"}  # a quote is a quote
+
 
 @contextmanager
 def written_atomically(path, mode="w"):
@@ -23,12 +25,12 @@ def read_table(path):
     if not path.exists():
         return []
     with path.open(encoding="utf8", newline="") as file:
-        return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+        return list(csv.DictReader(file, **PLAIN))
 
 
 def write_table(path, rows):
     """Write dicts with the same keys as a .tsv file, all or nothing; values without tabs and line ends."""
     with written_atomically(path) as file:
-        table = csv.DictWriter(file, list(rows[0]), delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE)
+        table = csv.DictWriter(file, list(rows[0]), **PLAIN)
         table.writeheader()
         table.writerows(rows)

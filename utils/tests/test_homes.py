@@ -20,7 +20,7 @@ HOMES = {
     **dict.fromkeys(("DecoderLayer", "Decoder", "Translator", "beam_search"), ("06_decoder.ipynb", "transformer.py")),
     "attend": ("03_queries_keys_values.ipynb", "attention.py"),
     "train_epoch": ("07_imdb.ipynb", "training.py"),
-    **dict.fromkeys(("neighbours", "PhraseClassifier"), ("07_imdb.ipynb", "classifiers.py")),
+    **dict.fromkeys(("ReviewClassifier", "WordConvolution"), ("07_imdb.ipynb", "classifiers.py")),
 }
 
 
