@@ -9,15 +9,16 @@ if sys.version_info < (3, 11):  # noqa: UP036  said here, in words that an older
         "get one from https://www.python.org/downloads and start again with it, as in `python3.13 -m utils lab`."
     )
 
-from utils import environment
+from utils.cli import environment
 
-VERBS = {  # verb: module, function, help
-    "lab": ("notebooks", "lab", "open JupyterLab at the first notebook [options of jupyter lab]"),
-    "test": ("notebooks", "test", "nbval over all notebooks, then the tests in utils [--browser] [options of pytest]"),
-    "run": ("notebooks", "run", "re-execute notebooks and store their outputs [--force] [NOTEBOOK ...]"),
-    "train": ("cli.train", "main", "train a review classifier on IMDB [--help shows its options]"),
-    "compare": ("cli.compare", "main", "all trainings that notebook 07's tables stand on, where they are missing"),
-    "data": ("datasets", "main", "fetch and check IMDB ahead of a class"),
+LIBRARY, NOTEBOOKS = environment.LIBRARY, environment.LIBRARY + environment.NOTEBOOK_TOOLS
+VERBS = {  # verb: module of utils.cli, function, what it needs, help
+    "lab": ("notebooks", "lab", NOTEBOOKS, "open JupyterLab at the first notebook [options of jupyter lab]"),
+    "test": ("notebooks", "test", NOTEBOOKS, "nbval, then the tests in utils [--browser] [options of pytest]"),
+    "run": ("notebooks", "run", NOTEBOOKS, "re-execute notebooks and store their outputs [--force] [NOTEBOOK ...]"),
+    "train": ("train", "main", LIBRARY, "train a review classifier on IMDB [--help shows its options]"),
+    "compare": ("compare", "main", LIBRARY, "all trainings that notebook 07's tables stand on, where they are missing"),
+    "data": ("data", "main", LIBRARY, "fetch and check IMDB ahead of a class"),
 }
 
 
@@ -27,12 +28,12 @@ def main(argv):
     asks = {"-h", "--help"} & {verb, *rest}
     if verb not in VERBS or (asks and verb in ("lab", "test", "run")):  # train and data explain themselves
         print("usage: python3 -m utils VERB ...\n")
-        for name, (_, _, meaning) in VERBS.items():
+        for name, (*_, meaning) in VERBS.items():
             print(f"  {name:7} {meaning}")
         return 0 if asks else 2
-    environment.enter(verb, argv)
-    module, function, _ = VERBS[verb]
-    return getattr(importlib.import_module(f"utils.{module}"), function)(rest)
+    module, function, packages, _ = VERBS[verb]
+    environment.enter(argv, packages)
+    return getattr(importlib.import_module(f"utils.cli.{module}"), function)(rest)
 
 
 if __name__ == "__main__":

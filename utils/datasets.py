@@ -4,7 +4,6 @@ IMDB is looked for as the tree `data/aclImdb`, then as an archive named by the e
 downloaded (84 MB). Whatever the source, it is checked before it is used.
 """
 
-import argparse
 import gzip
 import hashlib
 import lzma
@@ -227,17 +226,3 @@ def unpack(archive, tree, per_class=12500):
                 f"{archive} cannot be used: {str(problem).splitlines()[0].rstrip(':')}. Get it again from {IMDB_URL}"
             ) from problem
         os.replace(Path(temporary, "aclImdb"), tree)
-
-
-def main(argv):
-    """`python3 -m utils data`: fetch and check IMDB ahead of a class."""
-    parser = argparse.ArgumentParser(prog="python3 -m utils data", description=main.__doc__)
-    parser.parse_args(argv)
-    try:
-        train, test = load("imdb")
-    except (ImdbUnavailable, ImdbDamaged) as problem:
-        print(problem)
-        return 1
-    films = [len(part.films.unique()) for part in (train, test)]
-    print(f"IMDB is ready: {len(train)} training reviews of {films[0]} films, {len(test)} test reviews of {films[1]}")
-    return 0

@@ -21,7 +21,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from utils import environment, notebooks
+from utils.cli import environment, notebooks
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge")
 NO_BROWSER = f"""No notebook was tried in a browser. Get one, and Playwright to drive it, then run this again:
@@ -91,7 +91,10 @@ def lab(browser, notices, tmp_path_factory):
     """
     root, home, pictures = map(tmp_path_factory.mktemp, ("repository", "jupyter", "pictures"))
     shutil.copytree(environment.ROOT / "utils", root / "utils", ignore=shutil.ignore_patterns("__pycache__"))
-    for folder, paths in {"data": (environment.ROOT / "data").glob("*.tsv"), "notebooks": notebooks.stored()}.items():
+    for folder, paths in {
+        "data": (environment.ROOT / "data").glob("*.tsv"),
+        "notebooks": notebooks.notebook_paths(),
+    }.items():
         (root / folder).mkdir()
         for path in paths:
             shutil.copy(path, root / folder)
@@ -258,7 +261,7 @@ def need(holds, complaint):
         raise AssertionError(complaint)
 
 
-@pytest.mark.parametrize("name", [path.stem for path in notebooks.stored()])
+@pytest.mark.parametrize("name", [path.stem for path in notebooks.notebook_paths()])
 def test_notebook(browser, lab, name):
     check(browser, lab, name)
 

@@ -5,7 +5,7 @@ import ast
 import nbformat
 import pytest
 
-from utils import environment, notebooks
+from utils.cli import environment, notebooks
 
 # name: (the one notebook that teaches it, the module of utils that keeps it)
 HOMES = {
@@ -50,7 +50,7 @@ def test_the_two_are_the_same(name):
 
 
 def test_every_cell_that_is_kept_is_listed():
-    for path in notebooks.stored():
+    for path in notebooks.notebook_paths():
         for cell in nbformat.read(path, as_version=4).cells:
             if "utils" in cell.metadata.get("tags", []):
                 names = [node.name for node in ast.parse(cell.source).body]

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from utils import environment, notebooks
-from utils.__main__ import main
+from utils.__main__ import VERBS, main
+from utils.cli import environment, notebooks
 
 UTILS = environment.ROOT / "utils"
 
@@ -21,10 +21,10 @@ UTILS = environment.ROOT / "utils"
 @pytest.fixture
 def house(tmp_path):
     """A copy of the command line whose requirements are empty packages on the disk: installing takes seconds."""
-    (tmp_path / "utils").mkdir()
-    for name in ("__init__", "__main__", "environment"):
-        shutil.copy(UTILS / f"{name}.py", tmp_path / "utils")
-    (tmp_path / "utils/datasets.py").write_text("import sys\n\ndef main(argv):\n    print(sys.prefix, *argv)\n")
+    (tmp_path / "utils/cli").mkdir(parents=True)
+    for name in ("__init__", "__main__", "cli/__init__", "cli/environment"):
+        shutil.copy(UTILS / f"{name}.py", tmp_path / "utils" / f"{name}.py")
+    (tmp_path / "utils/cli/data.py").write_text("import sys\n\ndef main(argv):\n    print(sys.prefix, *argv)\n")
     (tmp_path / "wheels").mkdir()
     versions = dict.fromkeys(environment.LIBRARY, "1") | {"torch": "2.13.0", "torchtext": "0.6.0", "ipywidgets": "8.1"}
     for name, version in versions.items():
@@ -52,7 +52,7 @@ def start(house, python=sys.executable, **variables):
 @pytest.mark.skipif(not importlib.util.find_spec("ensurepip"), reason="this Python cannot make environments")
 def test_the_environment_is_made_once_finished_if_cut_short_and_kept_up_to_date(house):
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", house / "bare"], check=True)
-    bare = house / "bare" / environment.python().relative_to(environment.VENV)
+    bare = house / "bare" / environment.venv_python().relative_to(environment.VENV)
     venv = str(house / ".venv")
     stamp = house / ".venv/installed.sha256"
 
@@ -80,7 +80,7 @@ def test_the_environment_is_made_once_finished_if_cut_short_and_kept_up_to_date(
 
 
 def test_ctrl_c_is_one_line(house):
-    (house / "utils/datasets.py").write_text("def main(argv):\n    raise KeyboardInterrupt\n")
+    (house / "utils/cli/data.py").write_text("def main(argv):\n    raise KeyboardInterrupt\n")
     stopped = start(house)
     assert (stopped.returncode, stopped.stdout, stopped.stderr) == (130, "", "\nstopped\n")
 
@@ -88,9 +88,9 @@ def test_ctrl_c_is_one_line(house):
 def test_an_environment_that_has_the_requirements_is_used_as_it_is(monkeypatch, tmp_path):
     monkeypatch.setattr(environment, "VENV", tmp_path / ".venv")
     monkeypatch.setattr(environment, "make", None)
-    monkeypatch.setattr(environment, "become", None)
-    for verb in ("lab", "test", "run", "train", "data"):
-        assert environment.enter(verb, [verb]) is None
+    monkeypatch.setattr(environment, "replace_process", None)
+    for verb, (_, _, packages, _) in VERBS.items():
+        assert environment.enter([verb], packages) is None
     assert not list(tmp_path.iterdir())
 
 
@@ -110,22 +110,22 @@ def test_an_environment_that_has_the_requirements_is_used_as_it_is(monkeypatch, 
 def test_usable_versions(monkeypatch, name, version, usable):
     installed = environment.metadata.version
     monkeypatch.setattr(environment.metadata, "version", lambda other: version if other == name else installed(other))
-    assert environment.lacking("test") == ([] if usable else [f"a usable {name} (it has {version})"])
+    assert environment.lacking([name]) == ([] if usable else [f"a usable {name} (it has {version})"])
 
 
 def test_a_damaged_environment_is_named_not_tried_again(monkeypatch, tmp_path):
     monkeypatch.setattr(environment, "VENV", tmp_path)
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
-    monkeypatch.setattr(environment, "lacking", lambda verb: ["nbval"])
-    environment.python().parent.mkdir()
-    environment.python().touch()
-    environment.stamp().write_text(environment.wanted())
+    monkeypatch.setattr(environment, "lacking", lambda packages: ["nbval"])
+    environment.venv_python().parent.mkdir()
+    environment.venv_python().touch()
+    environment.stamp().write_text(environment.requirements_sha256())
     with pytest.raises(SystemExit, match=r"it lacks nbval\): delete this folder"):
-        environment.enter("test", ["test"])
+        environment.enter(["test"], ["nbval"])
 
 
 def test_an_old_python_is_told_so():
-    for name in ("__init__", "__main__"):
+    for name in ("__init__", "__main__", "cli/__init__"):
         ast.parse((UTILS / f"{name}.py").read_text("utf8"), feature_version=(3, 8))
     old = next(Path.home().glob(".pyenv/versions/3.10.*/bin/python"), None)
     if not old:
@@ -157,7 +157,7 @@ def test_cpu_wheels_are_asked_for_on_linux_without_nvidia(monkeypatch, tmp_path,
     assert all(" torch==2." in command for command in cpu)
     assert steps[-1].endswith(f"-r {environment.REQUIREMENTS}")
     assert environment.finished() is False  # no Python came of these steps
-    assert environment.stamp().read_text() == environment.wanted()
+    assert environment.stamp().read_text() == environment.requirements_sha256()
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_verbs_and_help(monkeypatch, capsys):
 
 def test_what_lab_and_test_start(monkeypatch):
     started = []
-    monkeypatch.setattr(environment, "become", started.extend)
+    monkeypatch.setattr(environment, "replace_process", started.extend)
     main(["lab", "--no-browser"])
     assert started[:3] == [sys.executable, "-m", "jupyterlab"] and started[-1] == "--no-browser"
     assert "--ServerApp.ip=127.0.0.1" in started and not any("token" in option.lower() for option in started)
@@ -197,4 +197,4 @@ def test_what_lab_and_test_start(monkeypatch):
     monkeypatch.setattr(pytest, "main", lambda command: started.extend(command) or 3)
     started.clear()
     assert main(["test", "-x"]) == 3
-    assert started == [*notebooks.NBVAL, *map(str, notebooks.stored()), str(notebooks.TESTS), "-x"]
+    assert started == [*notebooks.NBVAL, *map(str, notebooks.notebook_paths()), str(notebooks.TESTS), "-x"]

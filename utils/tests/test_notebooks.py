@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from utils import environment, notebooks
+from utils.cli import environment, notebooks
 
 # A checked output must not tell where objects lie in memory, or how long something took.
 FLEETING = re.compile(r"\b0x[0-9a-f]{6,}|\d ?(?:ms|µs|s|sec|seconds|minutes)\b")
@@ -22,7 +22,7 @@ def faults(book, name=""):
     code = [cell for cell in book.cells if cell.cell_type == "code"]
     checked = [cell for cell in code if notebooks.IGNORED not in tags(cell)]
     try:
-        if notebooks.normal(copy.deepcopy(book)) != book:
+        if notebooks.normalised(copy.deepcopy(book)) != book:
             yield "not as `python3 -m utils run` stores it"
     except ValueError as problem:
         yield str(problem)
@@ -87,7 +87,7 @@ def sample():
     return book
 
 
-@pytest.mark.parametrize("path", notebooks.stored(), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", notebooks.notebook_paths(), ids=lambda path: path.name)
 def test_stored_notebook(path):
     book = nbformat.read(path, as_version=4)
     nbformat.validate(book)
@@ -97,9 +97,9 @@ def test_stored_notebook(path):
 def test_the_readme_links_every_notebook():
     readme = (environment.ROOT / "README.md").read_text("utf8")
     assert sorted(set(re.findall(r"\(notebooks/([^)]+\.ipynb)\)", readme))) == [
-        path.name for path in notebooks.stored()
+        path.name for path in notebooks.notebook_paths()
     ]
-    assert notebooks.stored()
+    assert notebooks.notebook_paths()
 
 
 BREAKS = {  # how to break a rule: what `faults` must then say

@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch
 
-from utils import environment, training
-from utils.cli import train
+from utils import training
+from utils.cli import environment, train
 from utils.files import read_table
 
 TOY = training.PRESETS["toy"]

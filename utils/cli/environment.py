@@ -11,7 +11,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = ROOT / "requirements.txt"
 VENV = ROOT / ".venv"
 CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
@@ -37,9 +37,9 @@ FAILURES = (  # what pip and venv say → what the reader is told; the first tha
 )
 
 
-def enter(verb, argv):
-    """Return if the running Python can do `verb`; else do `argv` in `.venv`, made or brought up to date first."""
-    missing = lacking(verb)
+def enter(argv, packages):
+    """Return if the running Python has `packages`; else do `argv` in `.venv`, made or brought up to date first."""
+    missing = lacking(packages)
     ours = stamp().exists() and VENV.samefile(sys.prefix)
     if not missing and (finished() or not ours):
         return
@@ -47,13 +47,13 @@ def enter(verb, argv):
         make(missing)
     elif ours:
         sys.exit(f"{VENV} is damaged (it lacks {', '.join(missing)}): delete this folder and start again.")
-    become([str(python()), "-m", "utils", *argv])
+    replace_process([str(venv_python()), "-m", "utils", *argv])
 
 
-def lacking(verb):
-    """What the running Python lacks for `verb`, as a list of names."""
+def lacking(packages):
+    """Which of `packages` the running Python lacks, or has in a version that is of no use; a list of names."""
     missing = []
-    for name in LIBRARY if verb in ("train", "compare", "data") else LIBRARY + NOTEBOOK_TOOLS:
+    for name in packages:
         least, below = USABLE.get(name, ((0,), (sys.maxsize,)))
         try:
             version = metadata.version(name)
@@ -65,7 +65,7 @@ def lacking(verb):
     return missing
 
 
-def python():
+def venv_python():
     return VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
@@ -74,12 +74,12 @@ def stamp():
     return VENV / "installed.sha256"
 
 
-def wanted():
+def requirements_sha256():
     return hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
 
 
 def finished():
-    return python().exists() and stamp().exists() and stamp().read_text() == wanted()
+    return venv_python().exists() and stamp().exists() and stamp().read_text() == requirements_sha256()
 
 
 def has_nvidia():
@@ -92,9 +92,9 @@ def make(missing):
         package = f"python{sys.version_info.major}.{sys.version_info.minor}-venv"
         sys.exit(f"This Python cannot make environments: sudo apt install {package} (Debian, Ubuntu) and start again.")
     cuda = sys.platform == "linux" and has_nvidia()
-    pip = [python(), "-m", "pip", "install", "--disable-pip-version-check"]
+    pip = [venv_python(), "-m", "pip", "install", "--disable-pip-version-check"]
     # What was cut short may hold packages that pip takes for whole ones, so only a finished `.venv` is built upon.
-    update = python().exists() and stamp().exists()
+    update = venv_python().exists() and stamp().exists()
     stamp().unlink(missing_ok=True)
     if update:
         print(f"requirements.txt has changed: bringing {VENV} up to date.", flush=True)
@@ -104,7 +104,7 @@ def make(missing):
         print(f"Installing requirements.txt into {VENV}: about {size} to download, once; some minutes.", flush=True)
         # In two steps, because venv keeps to itself why ensurepip failed.
         step([sys.executable, "-m", "venv", "--clear", "--without-pip", VENV])
-        step([python(), "-m", "ensurepip"])
+        step([venv_python(), "-m", "ensurepip"])
     if sys.platform == "linux" and not cuda:
         # The ordinary torch brings gigabytes of CUDA. Do not wait long for an index of CPU wheels that is out of reach.
         torch = re.search(r"^torch==.*", REQUIREMENTS.read_text(), re.MULTILINE)[0]
@@ -114,7 +114,7 @@ def make(missing):
         ):
             print(f"{CPU_WHEELS} has no {torch}, or is out of reach: trying the ordinary one, 3 GB.", flush=True)
     step([*pip, "-r", REQUIREMENTS])
-    stamp().write_text(wanted())
+    stamp().write_text(requirements_sha256())
     print(f"Done: {VENV} is ready.", flush=True)
 
 
@@ -141,7 +141,7 @@ def explain(failure):
     return "".join(failure.splitlines(keepends=True)[-15:]) + "The installation failed, for the reason above."
 
 
-def become(command):
+def replace_process(command):
     """Go on as `command`. Windows cannot replace a process: there it is a child, which Ctrl-C is left to."""
     sys.stdout.flush()
     if os.name == "posix":

@@ -15,7 +15,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellControlSignal, DeadKernelError
 from nbclient.output_widget import OutputWidget
 
-from utils import environment
+from utils.cli import environment
 from utils.files import written_atomically
 
 FOLDER = environment.ROOT / "notebooks"
@@ -72,21 +72,23 @@ class SilentOutput(OutputWidget):
         pass
 
 
-def stored():
+def notebook_paths():
     """The paths of all notebooks, in order."""
     return sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
 
 
 def lab(arguments):
     """Become JupyterLab, open at the first notebook, for this machine only; Jupyter makes a token of its own."""
-    place = "/lab" + "".join(f"/tree/notebooks/{path.name}" for path in stored()[:1])
+    place = "/lab" + "".join(f"/tree/notebooks/{path.name}" for path in notebook_paths()[:1])
     options = [f"--ServerApp.root_dir={environment.ROOT}", "--ServerApp.ip=127.0.0.1", "--ServerApp.answer_yes=True"]
-    environment.become([sys.executable, "-m", "jupyterlab", *options, f"--LabApp.default_url={place}", *arguments])
+    environment.replace_process(
+        [sys.executable, "-m", "jupyterlab", *options, f"--LabApp.default_url={place}", *arguments]
+    )
 
 
 def test(arguments):
     """One run of pytest over all notebooks and the tests of `utils`; returns its exit code."""
-    command = [*NBVAL, *map(str, stored()), str(TESTS), *arguments]
+    command = [*NBVAL, *map(str, notebook_paths()), str(TESTS), *arguments]
     print("pytest", *command, flush=True)
     return pytest.main(command)
 
@@ -98,13 +100,13 @@ def run(arguments):
     """
     force = "--force" in arguments
     names = [name for name in arguments if name != "--force"]
-    for path in [Path(name) for name in names] or stored() or [FOLDER]:
+    for path in [Path(name) for name in names] or notebook_paths() or [FOLDER]:
         if not path.is_file():
             sys.exit(f"{path} is no notebook: name one by its path, or none to run all that are in notebooks/.")
         print(path, flush=True)
         start = time.perf_counter()
         try:
-            book = normal(execute(path))
+            book = normalised(execute(path))
         except (CellControlSignal, DeadKernelError, ValueError) as problem:
             sys.exit(f"{problem}\n{path} is left as it was.")
         changed = force or comparable(book) != comparable(nbformat.read(path, as_version=4))
@@ -138,7 +140,7 @@ def execute(path):
     return book
 
 
-def normal(book):
+def normalised(book):
     """`book` with nothing in it that depends on when, where and by whose editor it was run. Changes `book`.
 
     Raises ValueError for what must never be stored: stderr, the toy set's figures, a figure without its line of text.
