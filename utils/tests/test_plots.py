@@ -1,0 +1,98 @@
+"""Pictures, held by what is on them: no map upside down, no column under another name, no colour with two meanings."""
+
+import matplotlib
+import pytest
+import torch
+from matplotlib import colors
+from matplotlib import pyplot as plt
+from matplotlib.patches import Rectangle
+
+from utils import plots
+
+matplotlib.use("Agg")
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def pixel(figure, axis, x, y):
+    """The colour on the canvas at the data coordinates (x, y), and the display coordinates of that place."""
+    image = torch.tensor(figure.canvas.buffer_rgba().tolist()) / 255  # rows from the top
+    column, row = axis.transData.transform((x, y))
+    return image[len(image) - 1 - int(row), int(column), :3], (column, row)
+
+
+def test_attention_map_has_a_row_for_each_query_top_down_and_a_column_for_each_key():
+    weights = torch.tensor([[0.0, 0.25, 0.75], [1.0, 0.0, 0.0]])
+    figure, axis = plt.subplots()
+    plots.attention_map(weights, ["first", "second"], "abc", "a title")
+    figure.canvas.draw()
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["first", "second"]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["a", "b", "c"]
+    assert axis.get_title() == "a title"
+    full = torch.tensor(colors.to_rgb(plots.WEIGHTS))
+    places = {}
+    for i, y in enumerate(axis.get_yticks()):
+        for j, x in enumerate(axis.get_xticks()):
+            color, places[i, j] = pixel(figure, axis, x, y)
+            wanted = 1 + weights[i, j] * (full - 1)  # from white to the full colour
+            assert torch.allclose(color, wanted, atol=0.02), (i, j)
+    assert places[0, 0][1] > places[1, 0][1] and places[0, 0][0] < places[0, 1][0]  # down, and to the right
+    assert (axis.yaxis.label.get_text(), axis.yaxis.label.get_color()) == ("queries", plots.QUERIES)
+    assert (axis.xaxis.label.get_text(), axis.xaxis.label.get_color()) == ("keys", plots.KEYS)
+
+
+def texts(axis):
+    return {text.get_text(): text.get_position() for text in axis.texts}
+
+
+def test_blocks_stand_as_the_matrix_is_written():
+    matrix = torch.tensor([[1.0, -2.0], [0.5, 0.001], [4.0, 3.0]])
+    plots.blocks(
+        (matrix, "X", plots.KEYS), "=", (torch.tensor([0.0, 7.0]), "a", plots.VALUES), columns=["left", "right"]
+    )
+    axis = plt.gca()
+    at = texts(axis)
+    cells = [box for box in axis.patches if isinstance(box, Rectangle)]
+    assert len(cells) == 6 + 2
+    inside = {
+        said: box for said, (x, y) in at.items() for box in cells
+        if 0 < x - box.get_x() < 1 and 0 < y - box.get_y() < 1
+    }  # fmt: skip
+    assert inside.keys() == {"1", "−2", "0.5", "≈0", "4", "3", "0", "7"}  # each number in a box of its own
+    assert at["1"][1] > at["0.5"][1] > at["4"][1] and at["1"][0] == at["4"][0] < at["−2"][0]  # rows down, columns right
+    assert at["0"][1] > at["7"][1] and at["0"][0] == at["7"][0] > at["="][0] > at["−2"][0]  # a vector is a column
+    assert at["X"][1] > at["1"][1] and at["left"][0] < at["right"][0] < at["="][0]
+    deepest, faint = (inside[said].get_facecolor() for said in ("4", "≈0"))
+    assert deepest == colors.to_rgba(plots.KEYS, 0.75) and faint[3] < 0.01
+    assert inside["7"].get_facecolor() == colors.to_rgba(plots.VALUES, 0.75)
+    assert inside["−2"].get_facecolor()[3] == pytest.approx(0.75 / 2)
+
+
+def test_curves_name_what_they_show():
+    names = [(part, what) for part in ("train", "random", "film") for what in ("loss", "accuracy")]
+    history = [{"epoch": epoch} | {f"{p}_{w}": hash((p, w)) % 97 + epoch for p, w in names} for epoch in (1, 2, 3)]
+    figure = plots.curves(history)
+    labels = {"training": ("train", plots.TRAINING), "random validation": ("random", plots.RANDOM)}
+    labels |= {"validation by film": ("film", plots.FILM)}
+    for panel, what in zip(figure.axes, ("loss", "accuracy")):
+        assert panel.get_ylabel() == what and len(panel.lines) == 3
+        for line in panel.lines:
+            part, color = labels[line.get_label()]
+            assert line.get_color() == color and list(line.get_xdata()) == [1, 2, 3]
+            assert list(line.get_ydata()) == [row[f"{part}_{what}"] for row in history]
+
+
+def test_a_layer_reads_from_left_to_right_with_its_ways_around():
+    _, axis = plt.subplots()
+    plots.layer(axis, ["x", "self-attention", "add", "MLP", "h"], [(0, 2)], "a layer")
+    at = texts(axis)
+    assert at["x"][0] < at["self-attention"][0] < at["add"][0] < at["MLP"][0] < at["h"][0]
+    fills = {box.get_x() + 0.45: box.get_facecolor() for box in axis.patches if isinstance(box, Rectangle)}
+    assert fills[at["self-attention"][0]] == colors.to_rgba(plots.WEIGHTS) and len(fills) == 3  # no box for x and h
+    [way] = axis.lines
+    assert way.get_xdata()[0] < at["self-attention"][0] - 0.45 and way.get_xdata()[-1] == at["add"][0]
+    assert axis.get_title(loc="left") == "a layer"
