@@ -1,0 +1,69 @@
+"""Imports go one way: what is taught knows nothing of the command line, and nothing knows what stands on it."""
+
+import ast
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from utils.cli import notebooks
+
+UTILS = Path(__file__).parents[1]
+# module: what of ours it may import
+MAY = {
+    "attention": set(),
+    "files": set(),
+    "plots": set(),
+    "transformer": {"attention"},
+    "classifiers": {"attention", "transformer"},
+    "text": {"files"},
+    "datasets": {"files"},
+    "training": {"attention", "transformer", "classifiers", "text", "datasets", "files"},
+    "italian": set(),
+    "grammars": {"italian", "files"},
+}
+
+
+def imported(source):
+    """The modules of `utils` that a source imports, wherever in it: "training", "cli.train", …; "" for utils itself."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= (
+                {f"{node.module}.{alias.name}" for alias in node.names} if node.module in PACKAGES else {node.module}
+            )
+    return {name.removeprefix("utils").removeprefix(".") for name in names if name.split(".")[0] == "utils"}
+
+
+PACKAGES = ("utils", "utils.cli", "utils.tests")
+
+
+@pytest.mark.parametrize("path", sorted(UTILS.glob("*.py")), ids=lambda path: path.stem)
+def test_above_the_command_line(path):
+    if path.stem == "__main__":
+        assert imported(path.read_text("utf8")) == {"cli.environment"}
+    else:
+        assert imported(path.read_text("utf8")) <= MAY.get(path.stem, set())
+
+
+@pytest.mark.parametrize("path", sorted((UTILS / "cli").glob("*.py")), ids=lambda path: path.stem)
+def test_the_command_line_has_no_circle(path):
+    order = "environment data notebooks train compare".split()  # each may import those before it
+    before = order[: order.index(path.stem)] if path.stem in order else []
+    assert {name for name in imported(path.read_text("utf8")) if name.startswith("cli")} <= {f"cli.{n}" for n in before}
+
+
+@pytest.mark.parametrize("path", notebooks.notebook_paths(), ids=lambda path: path.stem)
+def test_no_notebook_knows_the_command_line(path):
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "code" and "bootstrap" not in cell.metadata.get("tags", []):
+            source = "\n".join(line for line in cell.source.splitlines() if not line.lstrip().startswith(("%", "!")))
+            assert not any(name.startswith("cli") or name == "cli" for name in imported(source))
+
+
+def test_late_and_hidden_imports_are_seen():
+    assert imported("def f():\n    from utils.cli import train, data") == {"cli.train", "cli.data"}
+    assert imported("import utils.training\nimport torch") == {"training"}
+    assert imported("from utils.text import pad\nfrom utils import text, files") == {"text", "files"}
