@@ -93,6 +93,13 @@ def test_cache_is_used_and_rebuilt_when_stale_or_damaged(tmp_path, capsys):
     assert text.cached_tokens(None, "two", path).words == ["mended"]
 
 
+def test_another_version_of_the_cache_is_not_read(tmp_path, monkeypatch):
+    path = tmp_path / "tokens.pt"
+    text.cached_tokens(["old"], "one", path)
+    monkeypatch.setattr(text, "CACHE_VERSION", text.CACHE_VERSION + 1)
+    assert text.cached_tokens(["new"], "one", path).words == ["new"]
+
+
 def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "tokens.pt"
     text.cached_tokens(["old"], "one", path)

@@ -85,7 +85,47 @@ def test_a_wrong_command_says_so(line, capsys):
     assert "error: " in capsys.readouterr().err
 
 
-def test_two_processes_share_the_batches(tmp_path):
+# What each process of a training was given, and the weights that it ended with.
+WITNESS = """
+import os, sys
+import torch
+from torch import distributed
+from utils import training
+
+seen, plain = [], training.train_epoch
+
+def train_epoch(model, batches, *others):
+    def noted():
+        for words, labels in batches:
+            seen.append(words.sum().item())
+            yield words, labels
+    return plain(model, noted(), *others)
+
+training.train_epoch = train_epoch
+if "RANK" in os.environ:
+    distributed.init_process_group("gloo")
+toy = training.PRESETS["toy"]
+task = training.prepare(**toy["task"])
+model = training.build(toy, task, 0)
+training.fit(model, task, **toy["fit"] | {"epochs": 1}, seed=0)
+torch.save({"seen": seen, "weights": model.state_dict()}, f"{sys.argv[1]}-{os.environ.get('RANK', 'alone')}.pt")
+"""
+
+
+def test_two_processes_share_the_batches_and_end_alike(tmp_path):
+    (tmp_path / "witness.py").write_text(WITNESS)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for command in ([sys.executable], torchrun):
+        line = [*command, str(tmp_path / "witness.py"), str(tmp_path / "end")]
+        variables = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(environment.ROOT)}
+        subprocess.run(line, check=True, capture_output=True, env=variables)
+    alone, first, second = (torch.load(tmp_path / f"end-{who}.pt") for who in ("alone", 0, 1))
+    assert first["seen"] == alone["seen"][::2] and second["seen"] == alone["seen"][1::2]
+    assert all(map(torch.equal, first["weights"].values(), second["weights"].values()))
+    assert not all(map(torch.equal, first["weights"].values(), alone["weights"].values()))
+
+
+def test_under_torchrun_only_the_first_process_speaks(tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "utils"]
     lines = command(tmp_path, *torchrun)
     assert sum(line.startswith("test accuracy") for line in lines) == 1
