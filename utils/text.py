@@ -92,7 +92,7 @@ def tokenize_all(texts, tokenize=tokenize):
 
 
 def cached_tokens(texts, key, path, tokenizer="basic_english"):
-    """`tokenize_all(texts)` with one of `TOKENIZERS`, kept in the file `path` with `key`, tokenizer and `CACHE_VERSION`.
+    """`tokenize_all(texts)` with one of `TOKENIZERS`, kept in `path` with `key`, tokenizer and `CACHE_VERSION`.
 
     `key` must change whenever the texts do. A file that is missing, damaged or made from anything else is written anew.
     """

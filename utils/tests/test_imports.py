@@ -14,6 +14,7 @@ MAY = {
     "attention": set(),
     "files": set(),
     "plots": set(),
+    "twins": set(),
     "transformer": {"attention"},
     "classifiers": {"attention", "transformer"},
     "text": {"files"},
