@@ -11,7 +11,7 @@ from utils.transformer import Encoder, masked_pool, sinusoidal_positions
 
 
 class ReviewClassifier(nn.Module):
-    """Words → vectors (+ positions) → encoder → pool over the set → two scores: was the film liked or not?
+    """Words → vectors (+ positions) → encoder → pool over the set → two scores: liked or not?
 
     Word number 0 is padding: no query attends to it and the pooling skips it. The pool is the sum over the words,
     divided by √T, beside the maximum. `dropout` acts on the embedded words and on the pooled vector. Word vectors are
@@ -53,7 +53,7 @@ class ReviewClassifier(nn.Module):
 
 
 class WordConvolution(nn.Module):
-    """Look up each word and its neighbours, add, rectify, pool over the review, two scores. No attention.
+    """Look up each word and its neighbours, add, rectify, pool, two scores. No attention.
 
     A convolution of width 2 reach + 1 over one-hot words: each word has U numbers for itself and U for each place
     beside it. The sum over the review, divided by √T, and the maximum go side by side into a linear layer. Padding has

@@ -15,7 +15,6 @@ VARIANTS = {
     "encoder, split at spaces": ("encoder", {"task": {"tokenizer": "spaces"}}),
     "encoder, no dropout": ("encoder", {"model": {"dropout": 0.0}, "fit": {"word_dropout": 0.0}}),
     "encoder, no positions": ("encoder", {"model": {"positions": False}}),
-    "encoder, no log-odds": ("encoder", {"start": 0.0}),
     "convolution, no neighbours": ("convolution", {"model": {"reach": 0}}),
     "convolution, no log-odds": ("convolution", {"start": 0.0}),
 }

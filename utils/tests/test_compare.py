@@ -18,6 +18,9 @@ def test_a_variant_differs_from_its_preset_where_it_says_and_nowhere_else(name):
         if part not in changes:
             assert variant[part] == value
             continue
+        if not isinstance(value, dict):
+            assert variant[part] == changes[part] != value
+            continue
         for entry in value.keys() | variant[part].keys():
             if entry in changes[part]:
                 assert variant[part][entry] == changes[part][entry] != value.get(entry)
