@@ -44,6 +44,15 @@ def reviews():
     return words
 
 
+def test_the_encoder_pools_the_sum_over_root_t_beside_the_maximum():
+    model, words, pooled = classifier(), reviews(), []
+    model.classify.register_forward_pre_hook(lambda module, inputs: pooled.append(inputs[0]))
+    model(words)
+    for review, row in zip(words, pooled[0], strict=True):
+        h = model.encoder(model.embed(review[review != 0][None]))[0][0]  # alone, without padding: (T, d_model)
+        assert torch.allclose(row, torch.cat([h.sum(0) / len(h) ** 0.5, h.amax(0)]), atol=1e-4)
+
+
 def as_conv1d(model, words):
     """The same scores by torch's convolution over one-hot words, one review at a time, without padding."""
     taps = model.table.weight.view(50, model.width, -1).permute(2, 0, 1)  # (U, words, width)
@@ -69,6 +78,15 @@ def test_padding_changes_nothing_for_the_convolution():
     assert torch.allclose(model(words), model(F.pad(words, (0, 9))), atol=1e-5)
     assert torch.allclose(model(torch.zeros(2, 3, dtype=torch.long)), model.classify.bias)  # no word, no evidence
     assert model.table.weight[0].eq(0).all()
+
+
+def test_word_numbers_are_looked_up_for_the_word_itself():
+    model, alone = convolution(), torch.tensor([[7]])  # a word without neighbours
+    assert not torch.allclose(model(alone), model.classify.bias)
+    with torch.no_grad():
+        model.word_numbers().zero_()
+        model.bias.zero_()
+    assert torch.allclose(model(alone), model.classify.bias)
 
 
 def test_the_convolution_sees_neighbours_only():

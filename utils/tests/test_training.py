@@ -164,6 +164,16 @@ def test_log_odds_count_a_film_once():
     assert rest[vocabulary.stoi["goblin"]] == rest[vocabulary.stoi["<unk>"]]  # held-out reviews are not counted
 
 
+@pytest.mark.parametrize("name", ["encoder", "convolution"])
+def test_half_of_a_words_numbers_start_at_its_log_odds_and_half_at_minus_that(task, name):
+    started, plain = (training.build(training.PRESETS[name] | {"start": start}, task, 0) for start in (0.1, 0.0))
+    moved = (started.word_numbers() - plain.word_numbers()).chunk(2, dim=1)
+    for half, sign in zip(moved, (1, -1)):
+        assert torch.allclose(half, sign * 0.1 * training.log_odds(task)[:, None].expand_as(half), atol=1e-6)
+    moved = [n for n, p in plain.named_parameters() if not torch.equal(p, started.get_parameter(n))]
+    assert len(moved) == 1  # the table, and nothing else
+
+
 def test_schedules():
     def rates(name):
         optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
