@@ -1,14 +1,14 @@
-"""The grammars write the stored files; the toy reviews hold what the notebooks claim about them."""
+"""The grammar writes the stored files; the toy reviews hold what the notebooks claim about them."""
 
-import csv
 import re
 from collections import Counter, defaultdict
 
 import pytest
 from torchtext.data.utils import get_tokenizer
 
-from utils import grammars
+from data import write_toy_reviews as grammar
 from utils.datasets import DATA
+from utils.files import read_table, write_table
 
 tokens = get_tokenizer("basic_english")
 
@@ -16,11 +16,7 @@ tokens = get_tokenizer("basic_english")
 @pytest.fixture(scope="module")
 def stored():
     """The rows of the two stored files, as dicts by column."""
-    halves = {}
-    for half in ("train", "test"):
-        with (DATA / f"toy_reviews_{half}.tsv").open(encoding="utf8", newline="") as file:
-            halves[half] = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    return halves
+    return {half: read_table(DATA / f"toy_reviews_{half}.tsv") for half in ("train", "test")}
 
 
 def words(rows):
@@ -29,8 +25,8 @@ def words(rows):
 
 def skeletons(rows):
     """The reviews' sentences with every word that a slot takes hidden, good or bad alike."""
-    hidden = {card: min(slot, grammars.OPPOSITE.get(slot, slot)) for slot in grammars.WORDS
-              for card in grammars.WORDS[slot]}  # fmt: skip
+    hidden = {card: min(slot, grammar.OPPOSITE.get(slot, slot)) for slot in grammar.WORDS
+              for card in grammar.WORDS[slot]}  # fmt: skip
     cards = re.compile(r"\b(" + "|".join(sorted(hidden, key=len, reverse=True)) + r")\b", re.IGNORECASE)
     spelled = {card.lower(): slot for card, slot in hidden.items()}
     texts = (cards.sub(lambda card: f"<{spelled[card[0].lower()]}>", row["text"]) for row in rows)
@@ -38,11 +34,10 @@ def skeletons(rows):
 
 
 def test_the_grammar_writes_the_stored_files(tmp_path):
-    grammars.write(tmp_path)
-    names = ["english_italian.tsv", "toy_reviews_test.tsv", "toy_reviews_train.tsv"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == names
-    for path in tmp_path.iterdir():
-        assert path.read_bytes() == (DATA / path.name).read_bytes(), f"{path.name}: run python3 -m utils.grammars"
+    for half, reviews in grammar.toy_reviews().items():
+        path = tmp_path / f"toy_reviews_{half}.tsv"
+        write_table(path, reviews)
+        assert path.read_bytes() == (DATA / path.name).read_bytes(), f"{path.name}: {grammar.__doc__}"
 
 
 def test_counts_and_balance(stored):
@@ -105,6 +100,6 @@ def test_every_test_word_is_in_train(stored):
 
 
 def test_asking_for_too_many_frames_says_so(monkeypatch):
-    monkeypatch.setitem(grammars.FRAMES, "mirror", {"denial": 1000})
+    monkeypatch.setitem(grammar.FRAMES, "mirror", {"denial": 1000})
     with pytest.raises(ValueError, match=r"mirror frames of kind denial found, 1000 wanted"):
-        grammars.draw_frames("mirror", set(), grammars.random.Random(0))
+        grammar.draw_frames("mirror", set(), grammar.random.Random(0))

@@ -1,10 +1,10 @@
-"""The small grammars that write the built-in data sets: `python3 -m utils.grammars` writes them again.
+"""The small grammar behind `toy_reviews_train.tsv` and `toy_reviews_test.tsv`.
 
-That of the English–Italian sentences is in `utils.italian`; here is the toy reviews'.
+`python3 -m data.write_toy_reviews` writes them again, byte for byte.
 
-The toy reviews are mini film reviews in which the order of the words matters. What decides is the writer's own verdict:
-the outcome and not the expectation, "I found it" and not "my sister called it", what follows "but" and not what follows
-"although"; and "not dull" is praise. A review is dealt from shuffled decks of cards, in two rounds:
+They are mini film reviews in which the order of the words matters. What decides is the writer's own verdict: the outcome
+and not the expectation, "I found it" and not "my sister called it", what follows "but" and not what follows "although";
+and "not dull" is praise. A review is dealt from shuffled decks of cards, in two rounds:
 
 1. PHRASES give a *frame*, a review with empty <slots>: "<who> called it <bad>, but I found it <good>."
 2. WORDS fill the slots: "My sister called it dull, but I found it charming."
@@ -18,11 +18,9 @@ are a *mirror pair*.
 import random
 import re
 from collections import Counter
-from pathlib import Path
-from typing import NamedTuple
 
-from utils import italian
-from utils.files import written_atomically
+from utils.datasets import DATA
+from utils.files import write_table
 
 
 def read_rules(text):
@@ -121,15 +119,6 @@ PAIRS = 2  # How many times a frame is dealt, each time as a negative and as a p
 SLOT = re.compile(r"<(\w+)>")
 
 
-class Review(NamedTuple):
-    """A row: label 0 (negative) or 1 (positive), its frame's name, the number of its mirror pair or "", its text."""
-
-    label: int
-    frame: str
-    pair: str
-    text: str
-
-
 def deal(rules, rng):
     """Shuffle a deck of cards for each slot."""
     decks = {slot: list(cards) for slot, cards in rules.items()}
@@ -195,7 +184,9 @@ def write_reviews(frames, words, rng):
             if seen.isdisjoint(texts):
                 seen.update(texts)
                 pair = len(reviews) // 2 + 1 if name.startswith("mirror") else ""
-                reviews += [Review(label, name, str(pair), text) for label, text in enumerate(texts)]
+                reviews += [
+                    {"label": label, "frame": name, "pair": pair, "text": text} for label, text in enumerate(texts)
+                ]
     rng.shuffle(reviews)
     return reviews
 
@@ -211,19 +202,6 @@ def toy_reviews(seed=2017):
     return {"train": train, "test": mirror + ordinary}
 
 
-def write_tsv(path, columns, rows):
-    """Write a line of column names and then the rows, with a tab between columns."""
-    with written_atomically(path) as file:
-        for row in (columns, *rows):
-            print(*row, sep="\t", file=file)
-
-
-def write(folder):
-    """Write every built-in set into `folder`."""
-    for part, reviews in toy_reviews().items():
-        write_tsv(Path(folder) / f"toy_reviews_{part}.tsv", Review._fields, reviews)
-    write_tsv(Path(folder) / "english_italian.tsv", ("split", "english", "italian"), italian.language_pair())
-
-
 if __name__ == "__main__":
-    write(Path(__file__).parents[1] / "data")
+    for half, reviews in toy_reviews().items():
+        write_table(DATA / f"toy_reviews_{half}.tsv", reviews)

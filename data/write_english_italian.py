@@ -1,4 +1,6 @@
-"""The small grammar behind `data/english_italian.tsv`: English sentences, each with the one Italian sentence it means.
+"""The small grammar behind `english_italian.tsv`: English sentences, each with the one Italian sentence it means.
+
+`python3 -m data.write_english_italian` writes them again, byte for byte, with the words of the tables `italian_*.tsv`.
 
 Words have spaces between them; "l'" and "un'" are words. English to Italian is a function here: there is no "you" (tu,
 Lei, voi), a noun has one gender, a pronoun stands for somebody and never for a thing, and nothing is said of "I", "we",
@@ -11,97 +13,27 @@ import random
 import re
 from typing import NamedTuple
 
-
-def read_table(text):
-    """Read lines of cells with two or more spaces between them: {first cell: list of the others}."""
-    return {row[0]: row[1:] for row in (re.split("  +", line.strip()) for line in text.strip().splitlines())}
+from utils.datasets import DATA
+from utils.files import read_table, write_table
 
 
-# One and many in English, one and many in Italian, the genders of both, the kind.
-NOUNS = read_table("""
-    man        men         uomo        uomini      mm  person
-    woman      women       donna       donne       ff  person
-    boy        boys        ragazzo     ragazzi     mm  person
-    girl       girls       ragazza     ragazze     ff  person
-    king       kings       re          re          mm  person
-    actress    actresses   attrice     attrici     ff  person
-    gnome      gnomes      gnomo       gnomi       mm  person
-    brother    brothers    fratello    fratelli    mm  kin
-    sister     sisters     sorella     sorelle     ff  kin
-    uncle      uncles      zio         zii         mm  kin
-    aunt       aunts       zia         zie         ff  kin
-    cat        cats        gatto       gatti       mm  animal
-    dog        dogs        cane        cani        mm  animal
-    horse      horses      cavallo     cavalli     mm  animal
-    donkey     donkeys     asino       asini       mm  animal
-    squirrel   squirrels   scoiattolo  scoiattoli  mm  animal
-    eagle      eagles      aquila      aquile      ff  animal
-    fox        foxes       volpe       volpi       ff  animal
-    pizza      pizzas      pizza       pizze       ff  food
-    apple      apples      mela        mele        ff  food
-    olive      olives      oliva       olive       ff  food
-    egg        eggs        uovo        uova        mf  food
-    ice cream  ice creams  gelato      gelati      mm  food
-    book       books       libro       libri       mm  thing
-    flower     flowers     fiore       fiori       mm  thing
-    key        keys        chiave      chiavi      ff  thing
-    car        cars        automobile  automobili  ff  thing
-    umbrella   umbrellas   ombrello    ombrelli    mm  thing
-    mirror     mirrors     specchio    specchi     mm  thing
-    backpack   backpacks   zaino       zaini       mm  thing
-    xylophone  xylophones  xilofono    xilofoni    mm  thing
-""")
-# English, Italian, the kinds of nouns that it goes with.
-ADJECTIVES = read_table("""
-    black        nero          animal food thing
-    white        bianco        animal food thing
-    red          rosso         animal food thing
-    yellow       giallo        animal food thing
-    green        verde         animal food thing
-    blue         blu           animal thing
-    pink         rosa          animal thing
-    cold         freddo        food thing
-    sweet        dolce         food
-    expensive    costoso       animal food thing
-    dirty        sporco        animal thing
-    tired        stanco        person kin animal
-    sick         malato        person kin animal
-    happy        felice        person kin animal
-    sad          triste        person kin animal
-    shy          timido        person kin animal
-    rich         ricco         person kin
-""")
-# What English is and Italian has; who.
-STATES = read_table("""
-    hungry      fame     person kin animal
-    thirsty     sete     person kin animal
-    sleepy      sonno    person kin animal
-    cold        freddo   person kin animal
-    afraid      paura    person kin animal
-    in a hurry  fretta   person kin animal
-    right       ragione  person kin
-""")
-# English, with he or she; Italian: io, lui or lei, noi, loro; what; who.
-VERBS = read_table("""
-    see       sees       vedo     vede     vediamo     vedono     person kin animal food thing  person kin animal
-    look for  looks for  cerco    cerca    cerchiamo   cercano    person kin animal food thing  person kin animal
-    wait for  waits for  aspetto  aspetta  aspettiamo  aspettano  person kin animal             person kin animal
-    want      wants      voglio   vuole    vogliamo    vogliono   animal food thing             person kin animal
-    have      has        ho       ha       abbiamo     hanno      animal food thing             person kin
-    buy       buys       compro   compra   compriamo   comprano   animal food thing             person kin
-    eat       eats       mangio   mangia   mangiamo    mangiano   food                          person kin animal
-""")
-# The cat likes the olive, the olive pleases the cat: one pleases, many please; what; who.
-PLEASING = read_table("""
-    like  likes   piace  piacciono  person kin animal food thing  person kin animal
-    miss  misses  manca  mancano    person kin animal             person kin animal
-""")
+def read_words(name):
+    """A table of words in data/: {first cell: list of the others}."""
+    return {first: others for first, *others in (row.values() for row in read_table(DATA / f"italian_{name}.tsv"))}
+
+
+NOUNS, ADJECTIVES, STATES, VERBS = map(read_words, ("nouns", "adjectives", "states", "verbs"))
+# The cat likes the olive, the olive pleases the cat: he likes; one pleases, many please; what; who.
+PLEASING = {
+    "like": ["likes", "piace", "piacciono", "person kin animal food thing", "person kin animal"],
+    "miss": ["misses", "manca", "mancano", "person kin animal", "person kin animal"],
+}
 # As VERBS, but what is fixed: for one and for many.
-IDIOMS = read_table("""
-    sleep  sleeps  dormo   dorme   dormiamo  dormono   like a log/like logs      come un ghiro/come ghiri  person kin
-    eat    eats    mangio  mangia  mangiamo  mangiano  like a horse/like horses  come un lupo/come lupi    person kin
-    cost   costs   costo   costa   costiamo  costano   an arm and a leg          un occhio della testa     food thing
-""")
+IDIOMS = {
+    "sleep": [*"sleeps dormo dorme dormiamo dormono".split(), "like a log/like logs", "come un ghiro/come ghiri", "person kin"],
+    "eat": [*"eats mangio mangia mangiamo mangiano".split(), "like a horse/like horses", "come un lupo/come lupi", "person kin"],
+    "cost": [*"costs costo costa costiamo costano".split(), "an arm and a leg", "un occhio della testa", "food thing"],
+}
 WEATHER = [
     ("it is raining", "piove"),
     ("it is not raining", "non piove"),
@@ -171,11 +103,8 @@ def my(kind, gender, plural):
 
 
 def agree(adjective, gender, plural):
-    """The form of an adjective: nero, nera, neri, nere; bianchi, bianche; verde, verdi; blu and rosa never change."""
-    stem, ending = adjective[:-1], adjective[-1]
-    if ending == "o":
-        return stem + "h" * (plural and stem.endswith("c")) + {"m": "oi", "f": "ae"}[gender][plural]
-    return stem + "i" if ending == "e" and plural else adjective
+    """The Italian form of an English adjective: nero, nera, neri, nere; verde, verdi; blu and rosa never change."""
+    return ADJECTIVES[adjective][2 * plural + (gender == "f")]
 
 
 def to(italian):
@@ -189,8 +118,8 @@ def noun_phrase(determiner, noun, plural=False, adjective=""):
     many, uno, molti, genders, kind = NOUNS[noun]
     english, italian, gender = (many, molti, genders[1]) if plural else (noun, uno, genders[0])
     words = {"the": the(italian, gender, plural), "a": a(italian, gender), "my": my(kind, gender, plural),
-             "two": "due", "many": agree("molto", gender, plural)}  # fmt: skip
-    italian = spaced(words[determiner], italian, adjective and agree(ADJECTIVES[adjective][0], gender, plural))
+             "two": "due", "many": {"m": "molti", "f": "molte"}[gender]}  # fmt: skip
+    italian = spaced(words[determiner], italian, adjective and agree(adjective, gender, plural))
     article = "an" if determiner == "a" and sound(adjective or english) == "vowel" else determiner
     pairs = ((noun, adjective),)
     return Phrase(spaced(article, adjective, english), italian, to(italian), 3 if plural else 1, gender, pairs)
@@ -219,11 +148,11 @@ def being(who, adjective, negative=False):
 
     None for "I am sick", whose gender nobody knows, and for a noun that has an adjective already.
     """
-    italian = ADJECTIVES[adjective][0]
-    if (not who.gender and italian.endswith("o")) or any(other for _, other in who.pairs):
+    masculine, feminine, *_ = ADJECTIVES[adjective]
+    if (not who.gender and masculine != feminine) or any(other for _, other in who.pairs):
         return None
     who = who._replace(pairs=tuple((noun, adjective) for noun, _ in who.pairs))
-    italian = spaced(ESSERE[who.person], agree(italian, who.gender, who.person > 1))
+    italian = spaced(ESSERE[who.person], agree(adjective, who.gender, who.person > 1))
     return clause(who, "be", "", adjective, italian, negative)
 
 
@@ -328,7 +257,7 @@ def part_of(sentence, held_out):
 
 
 def language_pair(seed=42):
-    """The set as rows (part, English, Italian).
+    """The set as rows of the table.
 
     No sentence stands twice. "test" holds out an adjective of every noun, "validation" another of every second noun:
     each of their sentences has such a pair, and no other part has it. All their words stand in "train" too.
@@ -351,4 +280,12 @@ def language_pair(seed=42):
         if part and len(parts[part]) < SIZES[part] and (part == "train" or words <= known):
             parts[part][sentence.english] = sentence.italian
             known |= words
-    return [(part, *sentence) for part, sentences in parts.items() for sentence in sentences.items()]
+    return [
+        {"split": part, "english": english, "italian": italian}
+        for part, sentences in parts.items()
+        for english, italian in sentences.items()
+    ]
+
+
+if __name__ == "__main__":
+    write_table(DATA / "english_italian.tsv", language_pair())
