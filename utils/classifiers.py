@@ -108,3 +108,6 @@ class LectureClassifier(ReviewClassifier):
         x = self.embedding(F.pad(words, (0, self.length - words.shape[1])))
         x = self.norm(x + sinusoidal_positions(self.length, x.shape[2], x.device))
         return self.classify(self.encoder(x)[0].amax(1))
+
+
+CLASSIFIERS = {kind.__name__: kind for kind in (LectureClassifier, ReviewClassifier, WordConvolution)}

@@ -2,7 +2,7 @@
 
 import argparse
 
-from utils import datasets, training
+from utils import datasets, presets
 from utils.cli import train
 from utils.files import read_table
 
@@ -63,7 +63,7 @@ def main(argv):
                     return 130
                 continue
             base, changes = VARIANTS[name]
-            *_, row = train.learn(changed(training.PRESETS[base], changes), seed)
+            *_, row = train.learn(changed(presets.PRESETS[base], changes), seed)
             if row is None:
                 return 130
             train.record({"variant": name, "preset": base} | row, ABLATION, ("variant", "seed"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import distributed
 
-from utils import datasets, text, training
+from utils import checkpoints, datasets, presets, text, training
 from utils.files import read_table, write_table
 
 RESULTS = datasets.DATA / "results.tsv"
@@ -21,8 +21,8 @@ def learn(preset, seed, *, hold_out=True):
     The row is None if the training was interrupted.
     """
     device, settings = training.best_device(), preset["fit"]
-    task = training.prepare(**preset["task"], hold_out=hold_out)
-    model = training.build(preset, task, seed).to(device)
+    task = presets.prepare(**preset["task"], hold_out=hold_out)
+    model = presets.build(preset, task, seed).to(device)
     history = training.fit(model, task, **settings, seed=seed)
     if len(history) < settings["epochs"]:
         return task, model, history, None
@@ -47,12 +47,12 @@ def scrambled(model, task, max_tokens):
 
 def measure(name, seed, *, epochs=None, hold_out=True, out=None, to_record=False):
     """Train preset `name`, keep a checkpoint, look at the test set once; returns that accuracy, None if interrupted."""
-    preset, rank = training.PRESETS[name], int(os.environ.get("RANK", 0))
+    preset, rank = presets.PRESETS[name], int(os.environ.get("RANK", 0))
     preset |= {"fit": preset["fit"] | ({"epochs": epochs} if epochs else {})}
     task, model, history, row = learn(preset, seed, hold_out=hold_out)
     if rank == 0:
         out = out or CHECKPOINTS / f"{name}-{len(task.train_rows)}-{seed}.pt"
-        training.save_checkpoint(out, model, preset["model"], task.vocabulary, history)
+        checkpoints.save(out, model, preset["model"], task.vocabulary, history)
         print(f"checkpoint: {out}")
     if row is None:
         return None
@@ -82,7 +82,7 @@ def record(row, path, key):
 def main(argv):
     """Train a review classifier and measure it once on the test reviews; under torchrun, in several processes."""
     parser = argparse.ArgumentParser(prog="python3 -m utils train", description=main.__doc__)
-    parser.add_argument("--preset", choices=training.PRESETS, default="encoder", help="model and settings (encoder)")
+    parser.add_argument("--preset", choices=presets.PRESETS, default="encoder", help="model and settings (encoder)")
     parser.add_argument("--epochs", type=int, help="passes over the training reviews (as the preset says)")
     parser.add_argument("--seed", type=int, nargs="+", default=[0], help="one training for each (0)")
     parser.add_argument("--all", action="store_true", help="train on all training reviews, with no validation")

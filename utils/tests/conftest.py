@@ -1,6 +1,8 @@
-"""The option --browser, and what is said at the end about what the browser saw, or that there was none."""
+"""The toy task; --browser, and what is said at the end about what the browser saw, or that there was none."""
 
 import pytest
+
+from utils import presets
 
 NOTICES = pytest.StashKey[list]()
 
@@ -23,3 +25,11 @@ def pytest_terminal_summary(terminalreporter, config):
 def notices(request):
     """What the end of the run will say: a list of (character of the rule above, title, text)."""
     return request.config.stash[NOTICES]
+
+
+@pytest.fixture(scope="session")
+def task(tmp_path_factory):
+    """The toy reviews as numbers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(presets, "CACHE", tmp_path_factory.mktemp("cache"))
+        return presets.prepare(**presets.PRESETS["toy"]["task"])

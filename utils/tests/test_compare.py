@@ -2,17 +2,17 @@
 
 import pytest
 
-from utils import datasets, training
+from utils import datasets, presets, training
 from utils.cli import compare, train
 from utils.files import read_table
 
-TOY = training.PRESETS["toy"]
+TOY = presets.PRESETS["toy"]
 
 
 @pytest.mark.parametrize("name", compare.VARIANTS)
 def test_a_variant_differs_from_its_preset_where_it_says_and_nowhere_else(name):
     base, changes = compare.VARIANTS[name]
-    preset = training.PRESETS[base]
+    preset = presets.PRESETS[base]
     variant = compare.changed(preset, changes)
     for part, value in preset.items():
         if part not in changes:
@@ -33,12 +33,12 @@ def small(tmp_path, monkeypatch):
     """One preset and one variant of it, on the toy reviews, for one epoch."""
     toy = datasets.load("toy")
     monkeypatch.setattr(datasets, "load", lambda name: toy)
-    monkeypatch.setattr(training, "CACHE", tmp_path)
+    monkeypatch.setattr(presets, "CACHE", tmp_path)
     monkeypatch.setattr(train, "CHECKPOINTS", tmp_path)
     monkeypatch.setattr(train, "RESULTS", tmp_path / "results.tsv")
     monkeypatch.setattr(compare, "ABLATION", tmp_path / "ablation.tsv")
     monkeypatch.setattr(compare, "VARIANTS", {"no positions": ("encoder", {"model": {"positions": False}})})
-    monkeypatch.setitem(training.PRESETS, "encoder", TOY | {"fit": TOY["fit"] | {"epochs": 1}})
+    monkeypatch.setitem(presets.PRESETS, "encoder", TOY | {"fit": TOY["fit"] | {"epochs": 1}})
     return tmp_path
 
 

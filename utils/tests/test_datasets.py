@@ -1,141 +1,18 @@
-"""IMDB's checks on small made trees and damaged archives; the split that tells the truth; the toy set."""
-
-import io
-import shutil
-import tarfile
+"""What the loaders return: the parts that tell the truth, and the small built-in sets."""
 
 import pytest
 import torch
 
-from utils import datasets
-
-PER_CLASS = 5
+from utils import datasets, imdb
 
 
-@pytest.fixture
-def tree(tmp_path):
-    """A tree like IMDB's with five reviews in each of the four folders, and beside it an archive of it."""
-    root = tmp_path / "made" / "aclImdb"
-    for half in ("train", "test"):
-        for name, star in (("neg", 2), ("pos", 9)):
-            (root / half / name).mkdir(parents=True)
-            for i in range(PER_CLASS):
-                (root / half / name / f"{i}_{star}.txt").write_text(f"{half} {name} {i} naïve", encoding="utf8")
-            films = [f"http://www.imdb.com/title/tt{7 + i // 2:07}/usercomments\n" for i in range(PER_CLASS)]
-            (root / half / f"urls_{name}.txt").write_text("".join(films))
-        (root / half / "unsup").mkdir()
-        (root / half / "unsup" / "0_0.txt").write_text("no label")
-    with tarfile.open(tmp_path / "made.tar.gz", "w:gz") as tar:
-        tar.add(root, "aclImdb")
-    return root
-
-
-def unpacked(archive, folder):
-    datasets.unpack(archive, folder / "aclImdb", PER_CLASS)
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.txt"))
-
-
-def test_a_sound_tree(tree):
-    reviews = datasets.read_tree(tree / "train", PER_CLASS)
-    assert reviews.labels.tolist() == [0] * PER_CLASS + [1] * PER_CLASS
-    assert reviews.stars.tolist() == [2] * PER_CLASS + [9] * PER_CLASS
-    assert reviews.films.tolist() == [7, 7, 8, 8, 9] * 2
-    assert list(reviews.texts)[6] == reviews.texts[6] == "train pos 1 naïve" and len(reviews.texts) == len(reviews)
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda half: (half / "neg" / "3_2.txt").unlink(), "neg holds 4 reviews, not 5"),
-        (lambda half: (half / "neg" / "5_2.txt").write_text("one more"), "neg holds 6 reviews"),
-        (lambda half: (half / "neg" / "3_2.txt").rename(half / "neg" / "9_2.txt"), "neg holds 5 reviews"),
-        (lambda half: (half / "pos" / "2_9.txt").write_text(""), "pos/2_9.txt is empty"),
-        (lambda half: (half / "pos" / "2_9.txt").rename(half / "pos" / "2_3.txt"), "pos/2_3.txt has 3 stars"),
-        (lambda half: (half / "pos" / "notes.md").write_text("x"), "is not called <id>_<stars>.txt"),
-        (lambda half: shutil.rmtree(half / "pos"), "pos holds 0 reviews"),
-        (lambda half: (half / "urls_pos.txt").unlink(), "names 0 films"),
-        (lambda half: (half / "urls_pos.txt").write_text("tt1\n" * PER_CLASS), "line 1 of train/urls_pos.txt"),
-    ],
-)
-def test_a_damaged_tree_is_refused(tree, damage, message):
-    damage(tree / "train")
-    with pytest.raises(ValueError, match=message):
-        datasets.read_tree(tree / "train", PER_CLASS)
-
-
-def test_the_key_changes_with_the_texts(tree):
-    keys = {datasets.read_tree(tree / "train", PER_CLASS).key for _ in range(2)}
-    assert len(keys) == 1
-    (tree / "train" / "neg" / "0_2.txt").write_text("another text")
-    assert datasets.read_tree(tree / "train", PER_CLASS).key not in keys
-
-
-def test_unpack_takes_labelled_reviews_and_nothing_else(tree, tmp_path):
-    files = unpacked(tmp_path / "made.tar.gz", tmp_path / "data")
-    assert len(files) == 4 * PER_CLASS + 4 and not any("unsup" in name for name in files)
-    assert [path.name for path in (tmp_path / "data").iterdir()] == ["aclImdb"]
-
-
-def test_an_archive_cut_short_leaves_nothing(tree, tmp_path):
-    whole = (tmp_path / "made.tar.gz").read_bytes()
-    for size in (10, len(whole) // 2, len(whole) * 3 // 4):
-        (tmp_path / "cut.tar.gz").write_bytes(whole[:size])
-        with pytest.raises(datasets.ImdbDamaged, match=r"cut.tar.gz cannot be used"):
-            unpacked(tmp_path / "cut.tar.gz", tmp_path / "data")
-        assert list((tmp_path / "data").iterdir()) == []
-
-
-@pytest.mark.parametrize("name", ["../evil.txt", "aclImdb/train/neg/../../../../evil.txt", "/tmp/evil.txt"])
-def test_an_archive_that_reaches_outside_is_refused(tree, tmp_path, name):
-    with tarfile.open(tmp_path / "evil.tar", "w") as tar:
-        tar.add(tree, "aclImdb")
-        member = tarfile.TarInfo(name)
-        member.size = 4
-        tar.addfile(member, io.BytesIO(b"evil"))
-    with pytest.raises(datasets.ImdbDamaged, match="it is not safe"):
-        unpacked(tmp_path / "evil.tar", tmp_path / "data")
-    assert not list(tmp_path.rglob("evil.txt")) and list((tmp_path / "data").iterdir()) == []
-
-
-def test_an_archive_with_a_link_or_a_class_missing_is_refused(tree, tmp_path):
-    (tree / "train" / "neg" / "0_2.txt").unlink()
-    (tree / "train" / "neg" / "0_2.txt").symlink_to("/etc/hostname")
-    with tarfile.open(tmp_path / "link.tar", "w") as tar:
-        tar.add(tree, "aclImdb")
-    with pytest.raises(datasets.ImdbDamaged, match="neg holds 4 reviews"):
-        unpacked(tmp_path / "link.tar", tmp_path / "data")
-    shutil.rmtree(tree / "test" / "pos")
-    with tarfile.open(tmp_path / "class.tar", "w") as tar:
-        tar.add(tree, "aclImdb", filter=lambda member: None if member.issym() else member)
-    with pytest.raises(datasets.ImdbDamaged, match="class.tar cannot be used: .*neg holds 4"):
-        unpacked(tmp_path / "class.tar", tmp_path / "data")
-    assert list((tmp_path / "data").iterdir()) == []
-
-
-def test_the_order_of_search(tree, tmp_path, monkeypatch):
-    """The tree, else IMDB_ARCHIVE, else the network; and what is said when all three fail."""
-    asked = []
-
-    def no_network(*args, **options):
-        asked.append(args)
-        raise OSError("no route")
-
-    monkeypatch.setattr(datasets.pooch, "retrieve", no_network)
-    monkeypatch.delenv("IMDB_ARCHIVE", raising=False)
-    with pytest.raises(datasets.ImdbUnavailable, match="(?s)utils data.*IMDB_ARCHIVE.*unpack"):
-        datasets.load("imdb", tmp_path / "data")
-    assert len(asked) == 1
-    monkeypatch.setenv("IMDB_ARCHIVE", str(tmp_path / "missing.tar.gz"))
-    with pytest.raises(datasets.ImdbDamaged, match="there is no such file"):
-        datasets.load("imdb", tmp_path / "data")
-    monkeypatch.setenv("IMDB_ARCHIVE", str(tmp_path / "made.tar.gz"))
-    with pytest.raises(datasets.ImdbDamaged, match=r"made.tar.gz.*neg holds 5 reviews, not 12500"):  # found; too small
-        datasets.load("imdb", tmp_path / "data")
-    shutil.copytree(tree, tmp_path / "data" / "aclImdb")
-    monkeypatch.setenv("IMDB_ARCHIVE", "/nowhere")
-    with pytest.raises(datasets.ImdbDamaged, match=r"aclImdb.*neg holds 5 reviews, not 12500"):  # the tree comes first
-        datasets.load("imdb", tmp_path / "data")
-    assert len(asked) == 1
+def test_imdb_becomes_reviews(monkeypatch):
+    half = {"texts": ["Dull.", "Lovely."], "labels": [0, 1], "films": [7, 9], "stars": [2, 9], "key": "abc"}
+    monkeypatch.setattr(imdb, "load", lambda folder: (half, half))
+    reviews, test = datasets.load("imdb")
+    assert len(reviews) == len(test) == 2 and reviews.pairs.tolist() == [-1, -1]
+    assert reviews.texts[1] == "Lovely." and reviews.key == "abc"
+    assert [getattr(reviews, name).tolist() for name in ("labels", "films", "stars")] == [[0, 1], [7, 9], [2, 9]]
 
 
 def test_no_such_set():
@@ -161,3 +38,10 @@ def test_toy_set():
         assert half.labels.unique().tolist() == [0, 1] and half.labels.float().mean() == 0.5
     for number in test.pairs[test.pairs >= 0].unique():
         assert test.labels[test.pairs == number].tolist() in ([0, 1], [1, 0])
+
+
+def test_a_damaged_table_is_refused(tmp_path):
+    path = tmp_path / "pairs.tsv"
+    path.write_text("split\tenglish\titalian\ntrain\ta cat\tun gatto\ntrain\ta dog un cane\n", encoding="utf8")
+    with pytest.raises(ValueError, match=r"line 3 of pairs.tsv has not its three columns"):
+        datasets.load_pairs(path)

@@ -307,10 +307,3 @@ def test_some_sentences_stand_in_train(parts):
                               ("it is not raining", "non piove"), ("it is raining cats and dogs", "piove a catinelle"),
                               ("good luck", "in bocca al lupo")):  # fmt: skip
         assert train[english] == italiano
-
-
-def test_a_damaged_table_is_refused(tmp_path):
-    path = tmp_path / "pairs.tsv"
-    path.write_text("split\tenglish\titalian\ntrain\ta cat\tun gatto\ntrain\ta dog un cane\n", encoding="utf8")
-    with pytest.raises(ValueError, match=r"line 3 of pairs.tsv has not its three columns"):
-        datasets.load_pairs(path)

@@ -7,11 +7,11 @@ import sys
 import pytest
 import torch
 
-from utils import training
+from utils import checkpoints, presets, training
 from utils.cli import environment, train
 from utils.files import read_table
 
-TOY = training.PRESETS["toy"]
+TOY = presets.PRESETS["toy"]
 
 
 def test_results_replace_those_of_the_same_seed_and_reviews(tmp_path):
@@ -25,10 +25,10 @@ def test_results_replace_those_of_the_same_seed_and_reviews(tmp_path):
 @pytest.fixture
 def short(tmp_path, monkeypatch):
     """The toy preset for two epochs, with a table and checkpoints of its own."""
-    monkeypatch.setattr(training, "CACHE", tmp_path)
+    monkeypatch.setattr(presets, "CACHE", tmp_path)
     monkeypatch.setattr(train, "CHECKPOINTS", tmp_path)
     monkeypatch.setattr(train, "RESULTS", tmp_path / "results.tsv")
-    monkeypatch.setitem(training.PRESETS, "toy", TOY | {"fit": TOY["fit"] | {"epochs": 2}})
+    monkeypatch.setitem(presets.PRESETS, "toy", TOY | {"fit": TOY["fit"] | {"epochs": 2}})
     return tmp_path
 
 
@@ -36,8 +36,8 @@ def test_a_training_is_recorded_with_what_it_was(short, capsys):
     assert train.main(["--preset", "toy", "--record"]) == 0
     [row] = read_table(short / "results.tsv")
     assert (row["preset"], row["reviews"], row["seed"], row["epochs"]) == ("toy", "1600", "0", "2")
-    model, _ = training.load_checkpoint(short / "toy-1600-0.pt")
-    task = training.prepare(**TOY["task"])
+    model, _ = checkpoints.load(short / "toy-1600-0.pt")
+    task = presets.prepare(**TOY["task"])
     for part, rows in (("film", task.film_rows), ("random", task.random_rows)):
         accuracy = training.evaluate(model, task.words, task.reviews.labels, rows, max_tokens=128)[1]
         assert row[part] == f"{accuracy:.4f}"
@@ -90,8 +90,7 @@ WITNESS = """
 import os, sys
 import torch
 from torch import distributed
-from utils import training
-
+from utils import presets, training
 seen, plain = [], training.train_epoch
 
 def train_epoch(model, batches, *others):
@@ -104,9 +103,9 @@ def train_epoch(model, batches, *others):
 training.train_epoch = train_epoch
 if "RANK" in os.environ:
     distributed.init_process_group("gloo")
-toy = training.PRESETS["toy"]
-task = training.prepare(**toy["task"])
-model = training.build(toy, task, 0)
+toy = presets.PRESETS["toy"]
+task = presets.prepare(**toy["task"])
+model = presets.build(toy, task, 0)
 training.fit(model, task, **toy["fit"] | {"epochs": 1}, seed=0)
 torch.save({"seen": seen, "weights": model.state_dict()}, f"{sys.argv[1]}-{os.environ.get('RANK', 'alone')}.pt")
 """

@@ -1,21 +1,12 @@
 """Training: the toy reviews are learned, twice alike; what is kept; what Ctrl-C leaves."""
 
-import dataclasses
-
 import pytest
 import torch
 
-from utils import datasets, text, training
+from utils import checkpoints, presets, text, training
 from utils.classifiers import ReviewClassifier
 
-TOY = training.PRESETS["toy"]
-
-
-@pytest.fixture(scope="module")
-def task(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "CACHE", tmp_path_factory.mktemp("cache"))
-        return training.prepare(**TOY["task"])
+TOY = presets.PRESETS["toy"]
 
 
 def learn(task, seed=0, **changes):
@@ -109,21 +100,13 @@ def test_predictions_come_in_the_order_asked_for(task):
         assert torch.allclose(model(task.words[row][None].long()), one, atol=1e-5)
 
 
-def test_checkpoint_comes_back(task, tmp_path):
-    model = ReviewClassifier(len(task.vocabulary), **TOY["model"]).eval()
-    training.save_checkpoint(tmp_path / "new" / "model.pt", model, TOY["model"], task.vocabulary, [{"epoch": 1}])
-    loaded, words = training.load_checkpoint(tmp_path / "new" / "model.pt")
-    numbers = text.pad(task.words, torch.arange(5))
-    assert torch.equal(model(numbers), loaded(numbers)) and words == task.vocabulary.itos
-
-
 def test_the_convolution_learns_with_nothing_held_out_and_comes_back(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "CACHE", tmp_path)
-    preset = training.PRESETS["convolution"] | {"task": {"name": "toy", "min_films": 1, "hold_out": False}}
-    task = training.prepare(**preset["task"])
+    monkeypatch.setattr(presets, "CACHE", tmp_path)
+    preset = presets.PRESETS["convolution"] | {"task": {"name": "toy", "min_films": 1, "hold_out": False}}
+    task = presets.prepare(**preset["task"])
     assert len(task.train_rows) == len(task.reviews) and len(task.film_rows) == len(task.random_rows) == 0
     preset |= {"model": preset["model"] | {"num_units": 8}}
-    model = training.build(preset, task, 0)
+    model = presets.build(preset, task, 0)
     before = model.table.weight.detach().clone()
     history = training.fit(model, task, **preset["fit"] | {"epochs": 15, "batch_size": 32})
     assert training.best_epoch(history) is history[-1] and history[-1]["train_accuracy"] > 0.75
@@ -131,8 +114,8 @@ def test_the_convolution_learns_with_nothing_held_out_and_comes_back(tmp_path, m
     used = torch.zeros(len(changed), dtype=torch.bool)
     used[task.words.ids.long()] = True
     assert not changed[~used].any() and changed[used].float().mean() > 0.9  # Adagrad moves only what was looked up
-    training.save_checkpoint(tmp_path / "model.pt", model, preset["model"], task.vocabulary, history)
-    loaded, _ = training.load_checkpoint(tmp_path / "model.pt")
+    checkpoints.save(tmp_path / "model.pt", model, preset["model"], task.vocabulary, history)
+    loaded, _ = checkpoints.load(tmp_path / "model.pt")
     words = text.pad(task.words, torch.arange(5))
     assert torch.equal(model.eval()(words), loaded(words))
 
@@ -145,33 +128,6 @@ def test_the_best_epoch_is_by_film_the_first_of_equals_and_else_the_last():
     ]
     assert training.best_epoch(history)["epoch"] == 2
     assert training.best_epoch([{"epoch": 1}, {"epoch": 2}])["epoch"] == 2
-
-
-def test_log_odds_count_a_film_once():
-    films = torch.tensor([1, 1, 1, 2, 3, 4])
-    labels = torch.tensor([1, 1, 1, 1, 0, 0])
-    texts = ["goblin good", "goblin good", "goblin", "good fun", "bad dull", "bad fun"]
-    tokens = text.tokenize_all(texts)
-    everyone = torch.arange(6)
-    vocabulary = text.build_vocabulary(tokens, everyone, films, 1)
-    words = text.encode(tokens, vocabulary)
-    reviews = datasets.Reviews(texts, labels, films, labels, labels, "")
-    task = training.Task(reviews, reviews, everyone, everyone, everyone, vocabulary, words, words)
-    odds = dict(zip(vocabulary.itos, training.log_odds(task).tolist()))
-    assert odds["good"] > odds["goblin"] > 0 > odds["bad"] and odds["<pad>"] == 0
-    assert abs(odds["goblin"] + odds["dull"]) < 0.1  # three reviews of one film weigh as one review
-    rest = training.log_odds(dataclasses.replace(task, train_rows=everyone[3:]))
-    assert rest[vocabulary.stoi["goblin"]] == rest[vocabulary.stoi["<unk>"]]  # held-out reviews are not counted
-
-
-@pytest.mark.parametrize("name", ["encoder", "convolution"])
-def test_half_of_a_words_numbers_start_at_its_log_odds_and_half_at_minus_that(task, name):
-    started, plain = (training.build(training.PRESETS[name] | {"start": start}, task, 0) for start in (0.1, 0.0))
-    moved = (started.word_numbers() - plain.word_numbers()).chunk(2, dim=1)
-    for half, sign in zip(moved, (1, -1)):
-        assert torch.allclose(half, sign * 0.1 * training.log_odds(task)[:, None].expand_as(half), atol=1e-6)
-    moved = [n for n, p in plain.named_parameters() if not torch.equal(p, started.get_parameter(n))]
-    assert len(moved) == 1  # the table, and nothing else
 
 
 def test_schedules():

@@ -1,0 +1,144 @@
+"""IMDB (Maas et al., 2011), found or fetched, and checked: what `datasets.load("imdb")` stands on.
+
+It is looked for as the tree `aclImdb`, then as an archive named by the environment variable IMDB_ARCHIVE, then
+downloaded (84 MB). Whatever the source, it is checked before it is used.
+"""
+
+import gzip
+import hashlib
+import lzma
+import os
+import re
+import sys
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import pooch
+from tqdm.auto import tqdm
+
+URL = "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
+SHA256 = "c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe"
+MEMBER = re.compile(r"aclImdb/(train|test)/((pos|neg)/\d+_\d+\.txt|urls_(pos|neg)\.txt)")
+DATA_FILTER = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # not in Python 3.11.0 to 3.11.3
+
+
+class ImdbUnavailable(RuntimeError):
+    """IMDB is neither on the disk nor to be had over the network."""
+
+
+class ImdbDamaged(ValueError):
+    """What there is of IMDB, or what IMDB_ARCHIVE names, cannot be used."""
+
+
+def load(folder):
+    """Training and test half of the tree `folder`/aclImdb, unpacked first where it is not there; see `read_tree`."""
+    tree = folder / "aclImdb"
+    if not tree.exists():
+        unpack(find_archive(folder), tree)
+    try:
+        return read_tree(tree / "train"), read_tree(tree / "test")
+    except ValueError as problem:
+        raise ImdbDamaged(f"{tree} is not the IMDB set: {problem}. Delete it and run: python3 -m utils data") from None
+
+
+class Files(Sequence):
+    """The texts of files, read when asked for."""
+
+    def __init__(self, paths):
+        self.paths = paths
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __getitem__(self, i):
+        return Path(self.paths[i]).read_text("utf8")
+
+
+def read_tree(root, per_class=12500):
+    """One half of IMDB from `root`/{neg,pos}/<id>_<stars>.txt and `root`/urls_{neg,pos}.txt, checked.
+
+    Returns a dict of columns: texts (left on the disk until asked for), labels, films, stars; and key, which changes
+    whenever the texts do. Raises ValueError that says what is wrong.
+    """
+    half, paths, labels, films, stars, stamps = root.name, [], [], [], [], []
+    for label, name in enumerate(("neg", "pos")):
+        found = {}
+        for entry in os.scandir(root / name) if (root / name).is_dir() else ():
+            match = re.fullmatch(r"(\d+)_(\d+)\.txt", entry.name)
+            check(match, f"{half}/{name}/{entry.name} is not called <id>_<stars>.txt")
+            status = entry.stat()
+            check(status.st_size, f"{half}/{name}/{entry.name} is empty")
+            found[int(match[1])] = entry.path, int(match[2])
+            stamps.append(f"{name}/{entry.name} {status.st_size} {status.st_mtime_ns}")
+        check(
+            sorted(found) == list(range(per_class)),
+            f"{half}/{name} holds {len(found)} reviews, not {per_class} numbered from 0",
+        )
+        urls = (root / f"urls_{name}.txt").read_text("utf8").split() if (root / f"urls_{name}.txt").exists() else []
+        check(len(urls) == per_class, f"{half}/urls_{name}.txt names {len(urls)} films, not {per_class}")
+        for i in range(per_class):
+            path, star = found[i]
+            check((star >= 7) if label else (1 <= star <= 4), f"{half}/{name}/{i}_{star}.txt has {star} stars")
+            paths.append(path)
+            stars.append(star)
+            film = re.search(r"/tt(\d+)", urls[i])
+            check(film, f"line {i + 1} of {half}/urls_{name}.txt names no film")
+            films.append(int(film[1]))
+            labels.append(label)
+    key = hashlib.sha256("\n".join(sorted(stamps)).encode()).hexdigest()
+    return {"texts": Files(paths), "labels": labels, "films": films, "stars": stars, "key": key}
+
+
+def check(holds, problem):
+    if not holds:
+        raise ValueError(problem)
+
+
+def find_archive(folder):
+    """The path of an IMDB archive: IMDB_ARCHIVE if set, else downloaded to `folder` and held to its check sum."""
+    named = os.environ.get("IMDB_ARCHIVE")
+    if named:
+        if not Path(named).is_file():
+            raise ImdbDamaged(f"IMDB_ARCHIVE={named}: there is no such file. Correct the variable, or unset it")
+        return Path(named)
+    pooch.get_logger().setLevel("WARNING")
+    bar = tqdm(total=0, unit="B", unit_scale=True, desc="IMDB", file=sys.stdout)
+    get = pooch.HTTPDownloader(progressbar=bar, timeout=30)
+    try:
+        return Path(pooch.retrieve(URL, f"sha256:{SHA256}", Path(URL).name, folder, downloader=get))
+    except (OSError, ValueError) as reason:
+        raise ImdbUnavailable(
+            f"IMDB is not on this disk and could not be downloaded ({type(reason).__name__}). Three ways to get it:\n"
+            "1. connect to the network and run: python3 -m utils data\n"
+            "2. set IMDB_ARCHIVE to a local copy, .tar.gz or .tar.xz, and run the same\n"
+            f"3. unpack {Path(URL).name} so that {folder / 'aclImdb' / 'train' / 'pos'} exists"
+        ) from reason
+    finally:
+        bar.close()
+
+
+def unpack(archive, tree, per_class=12500):
+    """Unpack the labelled reviews of `archive` to `tree`, all or nothing.
+
+    Only regular files whose whole name fits `MEMBER` are written. Raises ImdbDamaged if the archive is cut short,
+    incomplete, or names a file outside its own folder.
+    """
+    tree.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=tree.parent, prefix="unpacking-") as temporary:
+        try:
+            with tarfile.open(archive) as tar:
+                for member in tqdm(tar, f"unpacking {archive.name}", unit=" files", mininterval=1, file=sys.stdout):
+                    inside = not (member.name.startswith("/") or ".." in member.name.split("/"))
+                    check(inside, f"it is not safe, for it names {member.name}")
+                    if member.isfile() and MEMBER.fullmatch(member.name):
+                        tar.extract(member, temporary, **DATA_FILTER)
+            for half in ("train", "test"):
+                read_tree(Path(temporary, "aclImdb", half), per_class)
+        except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError, ValueError) as problem:
+            raise ImdbDamaged(
+                f"{archive} cannot be used: {str(problem).splitlines()[0].rstrip(':')}. Get it again from {URL}"
+            ) from problem
+        os.replace(Path(temporary, "aclImdb"), tree)
