@@ -73,6 +73,26 @@ class Encoder(nn.Module):
         return self.norm(x), maps
 
 
+class Cache:
+    """What a decoder layer keeps between calls: keys and values of its own elements so far, and of the memory."""
+
+    def __init__(self):
+        self.length = 0  # own elements so far
+        self.own = self.memory = None  # keys and values, each (B, H, T, d / H)
+
+    def add(self, k, v):
+        """Keys and values of all own elements, with these new ones at the end."""
+        if self.length:
+            k, v = (torch.cat(pair, dim=2) for pair in zip(self.own, (k, v)))
+        self.own, self.length = (k, v), k.shape[2]
+        return k, v
+
+    def choose(self, rows):
+        """Go on with these rows of the batch."""
+        if self.length:
+            self.own, self.memory = ([part[rows] for part in pair] for pair in (self.own, self.memory))
+
+
 class DecoderLayer(nn.Module):
     """Self-attention → add & norm → cross-attention → add & norm → the same MLP for every element → add & norm.
 
@@ -96,10 +116,10 @@ class DecoderLayer(nn.Module):
     def forward(self, x, memory, *, mask=None, memory_mask=None, need_weights=False, cache=None):
         """x (B, T, d_model), memory (B, T_k, d_model) → h of x's shape, weights on the memory (B, H, T, T_k) or None.
 
-        `mask` is for x's own elements, broadcastable to (B, T, T), `memory_mask` to (B, T, T_k). `cache`, a dict, keeps
-        keys and values between calls: x is then only what is new, and `mask` has columns for what came before, too.
+        `mask` is for x's own elements, broadcastable to (B, T, T), `memory_mask` to (B, T, T_k). With a `Cache` x
+        is only what is new since the last call, and `mask` has columns for what came before, too.
         """
-        cache = {} if cache is None else cache
+        cache = Cache() if cache is None else cache
         if self.norm_first:
             x = x + self.dropout(self.look_back(self.norm1(x), mask, cache))
             h, a = self.look_across(self.norm2(x), memory, memory_mask, need_weights, cache)
@@ -112,15 +132,12 @@ class DecoderLayer(nn.Module):
 
     def look_back(self, x, mask, cache):
         q, k, v = self.attention.project(x, 0, 3)
-        if "own" in cache:
-            k, v = (torch.cat(pair, dim=2) for pair in zip(cache["own"], (k, v)))
-        cache["own"] = k, v
+        k, v = cache.add(k, v)
         return self.attention.mix(q, k, v, mask=mask)[0]
 
     def look_across(self, x, memory, mask, need_weights, cache):
-        if "memory" not in cache:
-            cache["memory"] = self.cross_attention.project(memory, 1, 3)
-        [q], [k, v] = self.cross_attention.project(x, 0, 1), cache["memory"]
+        cache.memory = cache.memory or self.cross_attention.project(memory, 1, 3)
+        [q], [k, v] = self.cross_attention.project(x, 0, 1), cache.memory
         return self.cross_attention.mix(q, k, v, mask=mask, need_weights=need_weights)
 
 
@@ -215,9 +232,9 @@ class Translator(nn.Module):
     def decode(self, target, memory, memory_mask, *, need_weights=False, caches=None):
         """Target words so far (B, T) → scores of the next word at each place (B, T, words), maps of cross-attention.
 
-        With `caches`, one dict for each layer, `target` is only what is new since the last call.
+        With `caches`, one for each layer, `target` is only what is new since the last call.
         """
-        start = caches[0]["own"][0].shape[2] if caches and caches[0] else 0
+        start = caches[0].length if caches else 0
         x = self.embed(self.target_embedding, target, start)
         T = target.shape[1]
         causal = torch.ones(T, start + T, dtype=torch.bool, device=x.device).tril(start)
@@ -244,20 +261,23 @@ class Translator(nn.Module):
 
     @torch.inference_mode()
     def translate(self, sentence, beam=1):
-        """The translation of a sentence: greedy, or the best of `beam` kept at every step. No dropout from here on.
+        """The translation of a sentence: greedy, or the best of `beam` kept at every step. No dropout.
 
         ValueError for a word that is not in the vocabulary.
         """
+        words, was_training = self.read(sentence), self.training
         self.eval()
-        memory, memory_mask = self.encode(self.read(sentence))
-        caches = [{} for _ in self.decoder.layers]
+        memory, memory_mask = self.encode(words)
+        caches = [Cache() for _ in self.decoder.layers]
 
         def next_log_p(tokens, rows):
             for cache in caches:
-                cache.update({name: [part[rows] for part in pair] for name, pair in cache.items()})
+                cache.choose(rows)
             newest = tokens[:, -1:].to(memory.device)  # (n, 1)
             several = memory.expand(len(tokens), -1, -1)  # (n, T_k, d_model)
             scores, _ = self.decode(newest, several, memory_mask, caches=caches)
             return scores[:, -1].log_softmax(dim=-1).cpu()
 
-        return self.write(beam_search(next_log_p, self.START, self.END, beam=beam)[0][1])
+        _, tokens = beam_search(next_log_p, self.START, self.END, beam=beam)[0]
+        self.train(was_training)
+        return self.write(tokens)

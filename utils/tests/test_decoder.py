@@ -9,7 +9,7 @@ from torch import nn
 
 from utils import twins
 from utils.attention import padding_mask
-from utils.transformer import Decoder, DecoderLayer, Translator, beam_search
+from utils.transformer import Cache, Decoder, DecoderLayer, Translator, beam_search
 
 
 def causal(size):
@@ -56,9 +56,10 @@ def test_step_by_step_gives_what_teacher_forcing_gives(translator):
     source, target = torch.randint(3, 11, (3, 5)), torch.randint(3, 11, (3, 7))
     source[1, 3:] = translator.PAD
     memory, mask = translator.encode(source)
-    caches = [{}, {}]
+    caches = [Cache(), Cache()]
     steps = [translator.decode(target[:, t : t + 1], memory, mask, caches=caches)[0] for t in range(7)]
     assert torch.allclose(torch.cat(steps, dim=1), translator(source, target), atol=1e-5)
+    assert [cache.length for cache in caches] == [7, 7]
 
 
 def test_padding_changes_no_score(translator):
@@ -145,6 +146,9 @@ def test_translating_drops_nothing():
     torch.manual_seed(0)
     translator = Translator(list("pse") + list("abc"), list("pse") + list("ABC"), 16, 2, 16, 1, dropout=0.5).train()
     assert len({translator.translate("a b c") for _ in range(8)}) == 1
+    assert translator.training and translator.decoder.training  # as it was found
+    translator.eval().translate("a b c")
+    assert not translator.training
 
 
 def test_unknown_words_are_named(translator):
