@@ -33,8 +33,8 @@ class ReviewClassifier(nn.Module):
         self.classify = nn.Linear(2 * d_model, 2)
 
     def word_numbers(self):
-        """What is looked up for each word: (num_words, d_model)."""
-        return self.embedding.weight
+        """What is looked up for each word: [(num_words, d_model)]."""
+        return [self.embedding.weight]
 
     def embed(self, words):
         """Word numbers (B, T) → vectors (B, T, d_model)."""
@@ -55,32 +55,37 @@ class ReviewClassifier(nn.Module):
 class WordConvolution(nn.Module):
     """Look up each word and its neighbours, add, rectify, pool, two scores. No attention.
 
-    A convolution of width 2 reach + 1 over one-hot words: each word has U numbers for itself and U for each place
-    beside it. The sum over the review, divided by √T, and the maximum go side by side into a linear layer. Padding has
-    no numbers. R. Johnson, T. Zhang (2015), Effective Use of Word Order for Text Categorization with CNNs.
+    Convolutions over one-hot words, one of width 2 reach + 1 for each of `reaches`: each word has U numbers for itself
+    and U for each place beside it. Of all units the sum over the review, divided by √T, and the maximum go side by side
+    into a linear layer. Padding has no numbers. R. Johnson, T. Zhang (2015), Effective Use of Word Order for Text
+    Categorization with CNNs.
     """
 
-    def __init__(self, num_words, num_units, *, reach=1, dropout=0.0):
+    def __init__(self, num_words, num_units, *, reaches=(1,), dropout=0.0):
         super().__init__()
-        self.reach, self.width = reach, 2 * reach + 1
-        self.table = nn.Embedding(num_words, self.width * num_units, padding_idx=0)
-        nn.init.normal_(self.table.weight, std=0.01)
-        nn.init.zeros_(self.table.weight[0])
-        self.bias = nn.Parameter(torch.zeros(num_units))
+        self.reaches = reaches
+        self.tables = nn.ModuleList(
+            nn.Embedding(num_words, (2 * reach + 1) * num_units, padding_idx=0) for reach in reaches
+        )
+        for table in self.tables:
+            nn.init.normal_(table.weight, std=0.01)
+            nn.init.zeros_(table.weight[0])
+        self.bias = nn.Parameter(torch.zeros(len(reaches) * num_units))
         self.dropout = nn.Dropout(dropout)
-        self.classify = nn.Linear(2 * num_units, 2)
+        self.classify = nn.Linear(2 * len(reaches) * num_units, 2)
 
     def word_numbers(self):
-        """What is looked up for each word itself, not for its neighbours: (num_words, U)."""
-        return self.table.weight.chunk(self.width, dim=1)[self.reach]
+        """What is looked up for each word itself, not for its neighbours: (num_words, U) for each width."""
+        return [t.weight.chunk(2 * reach + 1, dim=1)[reach] for t, reach in zip(self.tables, self.reaches)]
 
     def forward(self, words):
         """Word numbers (B, T), 0 = padding → scores (B, 2)."""
-        real, T = words != 0, words.shape[1]
-        padded = F.pad(self.table(words), (0, 0, self.reach, self.reach))  # (B, reach + T + reach, width · U)
-        taps = padded.chunk(self.width, dim=2)  # for the word before, itself, the word after
-        h = sum(tap[:, place : place + T] for place, tap in enumerate(taps))  # (B, T, U)
-        h = F.relu(h + self.bias) * real[:, :, None]
+        real, T, h = words != 0, words.shape[1], []
+        for table, reach in zip(self.tables, self.reaches):
+            padded = F.pad(table(words), (0, 0, reach, reach))  # (B, reach + T + reach, width · U)
+            taps = padded.chunk(2 * reach + 1, dim=2)  # for the word before, itself, the word after
+            h.append(sum(tap[:, place : place + T] for place, tap in enumerate(taps)))  # (B, T, U)
+        h = F.relu(torch.cat(h, dim=2) + self.bias) * real[:, :, None]  # (B, T, units)
         total = h.sum(1) / real.sum(1, keepdim=True).clamp(min=1).sqrt()
         return self.classify(self.dropout(torch.cat([total, h.amax(1)], dim=1)))
 

@@ -12,7 +12,7 @@ CACHE = datasets.DATA
 CONVOLUTION = {
     "task": {"name": "imdb", "min_films": 5},
     "kind": "WordConvolution",
-    "model": {"num_units": 128, "dropout": 0.3},
+    "model": {"num_units": 128, "reaches": (1, 2), "dropout": 0.3},
     "start": 0.05,
     "fit": {"epochs": 4, "batch_size": 64, "max_tokens": 512, "learning_rate": 2e-3, "schedule": "linear"}
     | {"table_rate": 0.04, "word_dropout": 0.2},
@@ -119,5 +119,6 @@ def build(preset, task, seed):
     torch.manual_seed(seed)
     model = CLASSIFIERS[preset["kind"]](len(task.vocabulary), **preset["model"])
     if preset.get("start"):
-        lean(model.word_numbers(), log_odds(task), preset["start"])
+        for numbers in model.word_numbers():
+            lean(numbers, log_odds(task), preset["start"])
     return model

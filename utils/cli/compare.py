@@ -15,7 +15,8 @@ VARIANTS = {
     "encoder, split at spaces": ("encoder", {"task": {"tokenizer": "spaces"}}),
     "encoder, no dropout": ("encoder", {"model": {"dropout": 0.0}, "fit": {"word_dropout": 0.0}}),
     "encoder, no positions": ("encoder", {"model": {"positions": False}}),
-    "convolution, no neighbours": ("convolution", {"model": {"reach": 0}}),
+    "convolution, no neighbours": ("convolution", {"model": {"reaches": (0,)}}),
+    "convolution, one width": ("convolution", {"model": {"reaches": (1,)}}),
     "convolution, no log-odds": ("convolution", {"start": 0.0}),
 }
 

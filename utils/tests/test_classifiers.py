@@ -32,7 +32,8 @@ def convolution(**options):
     torch.manual_seed(0)
     model = WordConvolution(50, 8, **options).eval()
     with torch.no_grad():
-        model.table.weight *= 100  # of the size that training gives them
+        for table in model.tables:
+            table.weight *= 100  # of the size that training gives them
         model.bias.normal_()
     return model
 
@@ -55,18 +56,21 @@ def test_the_encoder_pools_the_sum_over_root_t_beside_the_maximum():
 
 def as_conv1d(model, words):
     """The same scores by torch's convolution over one-hot words, one review at a time, without padding."""
-    taps = model.table.weight.view(50, model.width, -1).permute(2, 0, 1)  # (U, words, width)
     pooled = []
     for review in words:
-        one_hot = F.one_hot(review[review != 0], 50).T.float()  # (words, T)
-        h = F.conv1d(one_hot[None], taps, model.bias, padding=model.reach)[0].relu()  # (U, T)
+        one_hot = F.one_hot(review[review != 0], 50).T.float()[None]  # (1, words, T)
+        h = []
+        for table, reach in zip(model.tables, model.reaches):
+            filters = table.weight.view(50, 2 * reach + 1, -1).permute(2, 0, 1)  # (U, words, width)
+            h.append(F.conv1d(one_hot, filters, padding=reach)[0])  # (U, T)
+        h = (torch.cat(h) + model.bias[:, None]).relu()
         pooled.append(torch.cat([h.sum(1) / h.shape[1] ** 0.5, h.amax(1)]))
     return model.classify(torch.stack(pooled))
 
 
-@pytest.mark.parametrize("reach", [0, 1, 2])
-def test_the_convolution_is_torchs_over_one_hot_words(reach):
-    model, words = convolution(reach=reach), reviews()
+@pytest.mark.parametrize("reaches", [(0,), (1,), (2,), (1, 2)], ids=str)
+def test_the_convolution_is_torchs_over_one_hot_words(reaches):
+    model, words = convolution(reaches=reaches), reviews()
     ours, theirs = model(words), as_conv1d(model, words)
     assert torch.allclose(ours, theirs, atol=1e-4)
     for one, other in zip(*(torch.autograd.grad(scores[:, 1].sum(), model.parameters()) for scores in (ours, theirs))):
@@ -74,17 +78,18 @@ def test_the_convolution_is_torchs_over_one_hot_words(reach):
 
 
 def test_padding_changes_nothing_for_the_convolution():
-    model, words = convolution(), reviews()
+    model, words = convolution(reaches=(1, 2)), reviews()
     assert torch.allclose(model(words), model(F.pad(words, (0, 9))), atol=1e-5)
     assert torch.allclose(model(torch.zeros(2, 3, dtype=torch.long)), model.classify.bias)  # no word, no evidence
-    assert model.table.weight[0].eq(0).all()
+    assert all(table.weight[0].eq(0).all() for table in model.tables)
 
 
 def test_word_numbers_are_looked_up_for_the_word_itself():
-    model, alone = convolution(), torch.tensor([[7]])  # a word without neighbours
+    model, alone = convolution(reaches=(1, 2)), torch.tensor([[7]])  # a word without neighbours
     assert not torch.allclose(model(alone), model.classify.bias)
     with torch.no_grad():
-        model.word_numbers().zero_()
+        for numbers in model.word_numbers():
+            numbers.zero_()
         model.bias.zero_()
     assert torch.allclose(model(alone), model.classify.bias)
 
@@ -92,7 +97,7 @@ def test_word_numbers_are_looked_up_for_the_word_itself():
 def test_the_convolution_sees_neighbours_only():
     words = torch.arange(1, 13)[None]
     assert not torch.allclose(convolution()(words), convolution()(words.flip(1)), atol=1e-3)
-    alone = convolution(reach=0)
+    alone = convolution(reaches=(0,))
     assert torch.allclose(alone(words), alone(words.flip(1)), atol=1e-4)
     swapped = torch.cat([words[:, 6:], words[:, :6]], 1)  # all neighbours but one pair stay
     far, near = ((convolution()(words) - convolution()(other)).abs().max() for other in (words.flip(1), swapped))

@@ -28,8 +28,8 @@ def test_log_odds_count_a_film_once():
 @pytest.mark.parametrize("name", ["encoder", "convolution"])
 def test_half_of_a_words_numbers_start_at_its_log_odds_and_half_at_minus_that(task, name):
     started, plain = (presets.build(presets.PRESETS[name] | {"start": start}, task, 0) for start in (0.1, 0.0))
-    moved = (started.word_numbers() - plain.word_numbers()).chunk(2, dim=1)
-    for half, sign in zip(moved, (1, -1)):
-        assert torch.allclose(half, sign * 0.1 * presets.log_odds(task)[:, None].expand_as(half), atol=1e-6)
+    for numbers, before in zip(started.word_numbers(), plain.word_numbers(), strict=True):
+        for half, sign in zip((numbers - before).chunk(2, dim=1), (1, -1)):
+            assert torch.allclose(half, sign * 0.1 * presets.log_odds(task)[:, None].expand_as(half), atol=1e-6)
     moved = [n for n, p in plain.named_parameters() if not torch.equal(p, started.get_parameter(n))]
-    assert len(moved) == 1  # the table, and nothing else
+    assert len(moved) == len(plain.word_numbers())  # tables, and nothing else

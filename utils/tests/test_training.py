@@ -107,10 +107,10 @@ def test_the_convolution_learns_with_nothing_held_out_and_comes_back(tmp_path, m
     assert len(task.train_rows) == len(task.reviews) and len(task.film_rows) == len(task.random_rows) == 0
     preset |= {"model": preset["model"] | {"num_units": 8}}
     model = presets.build(preset, task, 0)
-    before = model.table.weight.detach().clone()
+    before = torch.cat([table.weight for table in model.tables], dim=1).detach()
     history = training.fit(model, task, **preset["fit"] | {"epochs": 15, "batch_size": 32})
     assert training.best_epoch(history) is history[-1] and history[-1]["train_accuracy"] > 0.75
-    changed = (model.table.weight != before).any(1)
+    changed = (torch.cat([table.weight for table in model.tables], dim=1) != before).any(1)
     used = torch.zeros(len(changed), dtype=torch.bool)
     used[task.words.ids.long()] = True
     assert not changed[~used].any() and changed[used].float().mean() > 0.9  # Adagrad moves only what was looked up
