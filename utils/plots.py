@@ -129,3 +129,65 @@ def layer(axis, names, ways_around, title):
     axis.set(xlim=(-0.5, 1.4 * last + 0.5), ylim=(-0.5, 1.1), aspect="equal")
     axis.set_title(title, loc="left")
     axis.axis("off")
+
+
+# The boxes of the map: the notebook that teaches it, x and y of its middle, width, text, colour.
+MAP = (
+    (5, 1.5, 0.4, 2.4, "words + positions", None),
+    (5, 1.5, 2.2, 2.2, "self-attention", WEIGHTS),
+    (5, 1.5, 3.2, 2.2, "add & norm", None),
+    (5, 1.5, 4.2, 2.2, "MLP", "#bbbbbb"),
+    (5, 1.5, 5.2, 2.2, "add & norm", None),
+    (7, 1.5, 7.4, 2.4, "pool → liked?", None),
+    (6, 5.4, 0.4, 3.0, "words so far + positions", None),
+    (6, 5.4, 1.6, 2.6, "self-attention, masked", WEIGHTS),
+    (6, 5.4, 2.4, 2.6, "add & norm", None),
+    (6, 5.4, 3.2, 2.6, "cross-attention", WEIGHTS),
+    (6, 5.4, 4.0, 2.6, "add & norm", None),
+    (6, 5.4, 4.8, 2.6, "MLP", "#bbbbbb"),
+    (6, 5.4, 5.6, 2.6, "add & norm", None),
+    (6, 5.4, 7.4, 2.6, "→ the next word", None),
+    (3, 9.0, 1.3, 1.2, "$W_q$", QUERIES),
+    (3, 10.8, 1.3, 1.2, "$W_k$", KEYS),
+    (3, 12.6, 1.3, 1.2, "$W_v$", VALUES),
+    (2, 9.0, 2.4, 1.2, "queries", QUERIES),
+    (2, 10.8, 2.4, 1.2, "keys", KEYS),
+    (2, 12.6, 2.4, 1.2, "values", VALUES),
+    (1, 9.9, 3.5, 2.6, "scores: who matches?", None),
+    (1, 9.9, 4.6, 2.6, "softargmax → weights", WEIGHTS),
+    (1, 10.8, 5.7, 4.8, "mix: each value times its weight", WEIGHTS),
+    (4, 10.8, 6.8, 4.8, "heads: H such mixes side by side", None),
+    (4, 10.8, 7.9, 1.2, "$W_h$", None),
+)
+MAP_ARROWS = (  # through points x, y, x, y, …
+    *((1.5, low, 1.5, high) for low, high in ((0.7, 1.9), (2.5, 2.9), (3.5, 3.9), (4.5, 4.9), (5.5, 7.1))),
+    *((5.4, y + 0.28, 5.4, y + 0.54) for y in (1.6, 2.4, 3.2, 4.0, 4.8)),
+    *((x, 1.6, x, 2.1) for x in (9.0, 10.8, 12.6)),
+    *((5.4, 0.7, 5.4, 1.3), (5.4, 5.9, 5.4, 7.1), (1.5, 6.4, 3.6, 6.4, 3.6, 3.2, 4.1, 3.2)),
+    *((9.0, 2.7, 9.6, 3.2), (10.8, 2.7, 10.2, 3.2), (9.9, 3.8, 9.9, 4.3), (9.9, 4.9, 9.9, 5.4)),
+    *((12.6, 2.7, 12.6, 5.4), (10.8, 6.0, 10.8, 6.5), (10.8, 7.1, 10.8, 7.6)),
+)
+
+
+def the_whole(notebook):
+    """Draw the map of the Transformer: what `notebook` (a number) teaches in bold, what is still to come pale."""
+    figure, axis = plt.subplots(figsize=(9, 5.4))
+    for x, y, width, height, name, color in (
+        (0.2, 1.75, 2.75, 3.9, "encoder, N layers", "#999999"),
+        (3.95, 1.15, 3.1, 4.9, "decoder, N layers", "#999999"),
+        (8.15, 0.8, 5.55, 7.6, "any attention, opened", WEIGHTS),
+    ):
+        axis.add_patch(plt.Rectangle((x, y), width, height, fc="none", ec=color, ls="--"))
+        axis.text(x + width + 0.1, y + height / 2, name, va="center", rotation=90, size=8, color="#555555")
+    for points in MAP_ARROWS:
+        axis.plot(points[:-2:2], points[1:-2:2], color="#777777", lw=1)
+        axis.annotate("", points[-2:], points[-4:-2], arrowprops={"arrowstyle": "->", "color": "#777777"})
+    for teaches, x, y, width, text, color in MAP:
+        later, lit = teaches > notebook, teaches == notebook
+        face = (color, 0.5) if color and not later else "white"
+        edge, ink = ("#cccccc", "#aaaaaa") if later else ("black", "black")
+        axis.add_patch(plt.Rectangle((x - width / 2, y - 0.28), width, 0.56, fc=face, ec=edge, lw=2.5 if lit else 1))
+        axis.text(x, y, text, ha="center", va="center", size=8, color=ink, weight="bold" if lit else None)
+        axis.text(x + width / 2 + 0.05, y - 0.28, f"{teaches:02}", size=6, color=ink)
+    axis.set(xlim=(0, 14.2), ylim=(0, 8.8), aspect="equal")
+    axis.axis("off")

@@ -96,3 +96,25 @@ def test_a_layer_reads_from_left_to_right_with_its_ways_around():
     [way] = axis.lines
     assert way.get_xdata()[0] < at["self-attention"][0] - 0.45 and way.get_xdata()[-1] == at["add"][0]
     assert axis.get_title(loc="left") == "a layer"
+
+
+def test_the_map_has_what_is_taught_in_bold_and_what_is_to_come_pale():
+    plots.the_whole(3)
+    axis = plt.gca()
+    numbers = [text for text in axis.texts if text.get_text().isdigit()]
+    boxes = [box for box in axis.patches if isinstance(box, Rectangle) and box.get_height() < 1]
+    said = {teaches: [row[4] for row in plots.MAP if row[0] == teaches] for teaches in range(1, 8)}
+    assert len(numbers) == len(boxes) == len(plots.MAP) and said[3] == ["$W_q$", "$W_k$", "$W_v$"]
+    for text in axis.texts:
+        for teaches, names in said.items():
+            if text.get_text() in names and names.count(text.get_text()) == 1 and text.get_text() != "add & norm":
+                assert (text.get_weight() == "bold") == (teaches == 3)
+                assert (text.get_color() == "#aaaaaa") == (teaches > 3) or text.get_text() == "MLP"
+    white, blue = colors.to_rgba("white"), colors.to_rgba(plots.QUERIES, 0.5)
+    faces = {row[4]: box.get_facecolor() for row, box in zip(plots.MAP, boxes, strict=True)}
+    assert faces["cross-attention"] == white and faces["$W_q$"] == faces["queries"] == blue
+    for row, box in zip(plots.MAP, boxes):  # no box touches another
+        assert not any(
+            box.get_window_extent().overlaps(other.get_window_extent()) for other in boxes if other is not box
+        )
+        assert box.get_linewidth() == (2.5 if row[0] == 3 else 1)
