@@ -1,8 +1,13 @@
 """IMDB's checks, on small made trees and damaged archives."""
 
+import gzip
+import http.server
 import io
+import os
 import shutil
 import tarfile
+import threading
+import time
 
 import pytest
 
@@ -51,6 +56,8 @@ def test_a_sound_tree(tree):
         (lambda half: (half / "neg" / "3_2.txt").rename(half / "neg" / "9_2.txt"), "neg holds 5 reviews"),
         (lambda half: (half / "pos" / "2_9.txt").write_text(""), "pos/2_9.txt is empty"),
         (lambda half: (half / "pos" / "2_9.txt").rename(half / "pos" / "2_3.txt"), "pos/2_3.txt has 3 stars"),
+        (lambda half: (half / "pos" / "2_9.txt").rename(half / "pos" / "2_11.txt"), "pos/2_11.txt has 11 stars"),
+        (lambda half: (half / "pos" / "2_10.txt").write_text("one more"), "pos holds two reviews with the number 2"),
         (lambda half: (half / "pos" / "notes.md").write_text("x"), "is not called <id>_<stars>.txt"),
         (lambda half: shutil.rmtree(half / "pos"), "pos holds 0 reviews"),
         (lambda half: (half / "urls_pos.txt").unlink(), "names 0 films"),
@@ -116,13 +123,14 @@ def test_the_order_of_search(tree, tmp_path, monkeypatch):
     """The tree, else IMDB_ARCHIVE, else the network; and what is said when all three fail."""
     asked = []
 
-    def no_network(*args, **options):
-        asked.append(args)
-        raise OSError("no route")
+    class NoNetwork:
+        def fetch(self, *args, **options):
+            asked.append(args)
+            raise OSError("no route")
 
-    monkeypatch.setattr(imdb.pooch, "retrieve", no_network)
+    monkeypatch.setattr(imdb.pooch, "create", lambda *args, **options: NoNetwork())
     monkeypatch.delenv("IMDB_ARCHIVE", raising=False)
-    with pytest.raises(imdb.ImdbUnavailable, match="(?s)utils data.*IMDB_ARCHIVE.*unpack"):
+    with pytest.raises(imdb.ImdbUnavailable, match="(?s)no route.*utils data.*IMDB_ARCHIVE.*unpack"):
         imdb.load(tmp_path / "data")
     assert len(asked) == 1
     monkeypatch.setenv("IMDB_ARCHIVE", str(tmp_path / "missing.tar.gz"))
@@ -136,3 +144,125 @@ def test_the_order_of_search(tree, tmp_path, monkeypatch):
     with pytest.raises(imdb.ImdbDamaged, match=r"aclImdb.*neg holds 5 reviews, not 12500"):  # the tree comes first
         imdb.load(tmp_path / "data")
     assert len(asked) == 1
+
+
+def test_a_review_that_is_no_utf8_is_named(tree):
+    (tree / "train" / "neg" / "3_2.txt").write_bytes(b"caf\xe9")
+    texts = imdb.read_tree(tree / "train", PER_CLASS)["texts"]
+    assert texts[2]
+    with pytest.raises(imdb.ImdbDamaged, match=r"neg/3_2.txt is no text in UTF-8"):
+        list(texts)
+
+
+def test_one_flipped_bit_anywhere_in_an_archive_is_found_or_does_no_harm(tree, tmp_path):
+    """Python's tar reader never looks at the check sum at gzip's end; the fingerprint of the texts does."""
+    right = imdb.fingerprint(tree)  # of reviews alone, what else the archive holds may differ
+    with tarfile.open(tmp_path / "made.tar", "w") as tar:
+        tar.add(tree, "aclImdb")
+    plain = (tmp_path / "made.tar").read_bytes()
+    compressed = gzip.compress(plain, mtime=0)
+    refused = 0
+    for name, whole in (("bad.tar", plain), ("bad.tar.gz", compressed)):
+        for place in range(5, len(whole), max(1, len(whole) // 60)):
+            (tmp_path / name).write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
+            shutil.rmtree(tmp_path / "data", ignore_errors=True)
+            try:
+                imdb.unpack(tmp_path / name, tmp_path / "data" / "aclImdb", PER_CLASS, right)
+            except imdb.ImdbDamaged:
+                refused += 1
+            else:
+                assert imdb.fingerprint(tmp_path / "data" / "aclImdb") == right
+    assert refused > 40
+
+
+def test_a_letter_changed_is_found(tree, tmp_path):
+    right = imdb.fingerprint(tree)
+    (tree / "test" / "pos" / "4_9.txt").write_text("test pos 4 naive", encoding="utf8")
+    assert imdb.fingerprint(tree) != right
+    with pytest.raises(imdb.ImdbDamaged, match="differs from IMDB's"):
+        with tarfile.open(tmp_path / "edited.tar", "w") as tar:
+            tar.add(tree, "aclImdb")
+        imdb.unpack(tmp_path / "edited.tar", tmp_path / "data" / "aclImdb", PER_CLASS, right)
+
+
+def test_two_processes_at_once_both_get_it(tree, tmp_path, monkeypatch):
+    """The slower one finds the tree there when it is done, and uses it."""
+    plain, target = imdb.extract, tmp_path / "data" / "aclImdb"
+
+    def overtaken(*args):
+        plain(*args)
+        shutil.copytree(tree, target)
+
+    monkeypatch.setattr(imdb, "extract", overtaken)
+    assert len(unpacked(tmp_path / "made.tar.gz", tmp_path / "data")) > 4 * PER_CLASS
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["aclImdb"]
+
+
+def test_what_a_kill_left_is_swept_after_an_hour(tree, tmp_path):
+    old, young = (tmp_path / "data" / f"unpacking-{age}" for age in ("old", "young"))
+    for left in (old, young):
+        (left / "aclImdb" / "train").mkdir(parents=True)
+    long_ago = time.time() - 4000
+    for path in (old / "aclImdb" / "train", old / "aclImdb", old):
+        os.utime(path, (long_ago, long_ago))
+    unpacked(tmp_path / "made.tar.gz", tmp_path / "data")
+    assert not old.exists() and young.exists()
+
+
+def test_no_room_and_no_right_to_write_is_said(tree, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(imdb.ImdbUnavailable, match=r"(?s)cannot be unpacked into .*file/data.*300 MB"):
+        unpacked(tmp_path / "made.tar.gz", tmp_path / "file" / "data")
+
+    def full(self, *args, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tarfile.TarFile, "extract", full)
+    with pytest.raises(imdb.ImdbUnavailable, match=r"No space left on device.*make room"):
+        unpacked(tmp_path / "made.tar.gz", tmp_path / "data")
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+BODY = b"an archive " * 1000
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A server on this machine; what is appended to `answers` is how it answers, one request after another."""
+    answers = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            how = answers.pop(0)
+            if isinstance(how, int):
+                return self.send_error(how)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(BODY)))
+            self.end_headers()
+            self.wfile.write({"right": BODY, "wrong": BODY[::-1], "cut": BODY[:500]}[how])
+
+        def log_message(self, *args):
+            pass
+
+    running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    monkeypatch.setattr(imdb, "URL", f"http://127.0.0.1:{running.server_port}/aclImdb_v1.tar.gz")
+    monkeypatch.setattr(imdb, "SHA256", imdb.hashlib.sha256(BODY).hexdigest())
+    monkeypatch.setattr(imdb.pooch.core.time, "sleep", lambda seconds: None)
+    monkeypatch.delenv("IMDB_ARCHIVE", raising=False)
+    yield answers
+    running.shutdown()
+
+
+@pytest.mark.parametrize("before", [[], [500, 503], ["cut", "wrong"]], ids=str)
+def test_a_servers_hiccups_are_retried(server, tmp_path, before):
+    server += [*before, "right"]
+    assert imdb.find_archive(tmp_path / "data").read_bytes() == BODY and not server
+
+
+@pytest.mark.parametrize(("answer", "said"), [(404, "404"), (500, "500"), ("wrong", "hash"), ("cut", "IncompleteRead")])
+def test_a_server_that_never_answers_well_leaves_nothing_and_is_quoted(server, tmp_path, answer, said):
+    server += 3 * [answer]
+    with pytest.raises(imdb.ImdbUnavailable, match=rf"(?s)downloaded: .*{said}.*Three ways"):
+        imdb.find_archive(tmp_path / "data")
+    assert not server and not list((tmp_path / "data").iterdir())
