@@ -1,20 +1,31 @@
-"""Files: tables of tab-separated values, and writing that leaves either the old file or the whole new one."""
+"""Files: tables, tensors, and writing that leaves either the old file or the whole new one."""
 
 import csv
 import os
+import pickle
+import zipfile
 from contextlib import contextmanager
+
+import torch
 
 PLAIN = {"delimiter": "\t", "quoting": csv.QUOTE_NONE, "quotechar": None, "lineterminator": "\n"}  # a quote is a quote
 
 
 @contextmanager
-def written_atomically(path, mode="w"):
-    """A file open for writing that becomes `path` when all went well: readers see the old one or the whole new one."""
+def written_atomically(path, mode="w", previous=None):
+    """A file open for writing that becomes `path` when all went well: readers see the old one or the whole new one.
+
+    What was `path` before becomes `previous`, if that is given.
+    """
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     how = {} if "b" in mode else {"encoding": "utf8", "newline": "\n"}
     try:
         with open(partial, mode, **how) as file:
             yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if previous and path.exists():
+            os.replace(path, previous)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -34,3 +45,14 @@ def write_table(path, rows):
         table = csv.DictWriter(file, list(rows[0]), **PLAIN)
         table.writeheader()
         table.writerows(rows)
+
+
+def read_tensors(path):
+    """What `torch.save` wrote to `path`: no code is run, and the file's own check sums are. ValueError if damaged."""
+    try:
+        with zipfile.ZipFile(path) as parts:
+            if parts.testzip() is None:
+                return torch.load(path, weights_only=True)
+    except (zipfile.BadZipFile, RuntimeError, EOFError, pickle.UnpicklingError) as problem:
+        raise ValueError(f"{path} is damaged: {problem}") from problem
+    raise ValueError(f"{path} is damaged: its check sum is wrong")

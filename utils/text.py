@@ -11,7 +11,7 @@ import torch
 from torchtext.data.utils import get_tokenizer
 from torchtext.vocab import Vocab
 
-from utils.files import written_atomically
+from utils.files import read_tensors, written_atomically
 
 PAD, UNKNOWN = 0, 1
 CACHE_VERSION = 1  # to be raised whenever the same text would become other tokens
@@ -99,15 +99,19 @@ def cached_tokens(texts, key, path, tokenizer="basic_english"):
     key = f"{CACHE_VERSION} {tokenizer} {key}"
     if path.exists():
         try:
-            kept = torch.load(path, weights_only=True)
+            kept = read_tensors(path)
             if kept["key"] == key:
                 return Tokens(kept["words"].split("\n"), Packed(kept["ids"], kept["offsets"]))
-        except Exception as damage:  # whatever a damaged file makes the reader raise, the remedy is the same
-            print(f"{path.name} is damaged ({type(damage).__name__}): tokenising again")
+        except (ValueError, KeyError, OSError) as damage:
+            print(f"{damage}: tokenising again")
     tokens = tokenize_all(texts, TOKENIZERS[tokenizer])
     packed = tokens.packed
-    with written_atomically(path, "wb") as file:
-        torch.save({"key": key, "words": "\n".join(tokens.words), "ids": packed.ids, "offsets": packed.offsets}, file)
+    try:
+        with written_atomically(path, "wb") as file:
+            kept = {"key": key, "words": "\n".join(tokens.words), "ids": packed.ids, "offsets": packed.offsets}
+            torch.save(kept, file)
+    except (OSError, RuntimeError) as problem:  # a full disk is a RuntimeError of torch's
+        print(f"{path} cannot be written ({problem}): next time these texts are tokenised again")
     return tokens
 
 

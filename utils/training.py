@@ -1,7 +1,6 @@
 """Training a review classifier: batches, the five steps, what is kept. What is trained stands in `presets`."""
 
 import copy
-import itertools
 import math
 import os
 import sys
@@ -15,6 +14,7 @@ from torch.optim import lr_scheduler
 from tqdm import tqdm
 
 from utils import text
+from utils.checkpoints import Progress
 
 
 def best_device():
@@ -92,6 +92,13 @@ class Together:
         for part in self.parts:
             part.step()
 
+    def state_dict(self):
+        return {str(i): part.state_dict() for i, part in enumerate(self.parts)}
+
+    def load_state_dict(self, states):
+        for i, part in enumerate(self.parts):
+            part.load_state_dict(states[str(i)])
+
 
 SCHEDULES = {
     "constant": lambda optimizer, steps: lr_scheduler.ConstantLR(optimizer, factor=1),
@@ -119,47 +126,98 @@ def optimize(model, steps, *, learning_rate, schedule="one-cycle", table_rate=No
     return Together(*optimizers), Together(*(SCHEDULES[schedule](optimizer, steps) for optimizer in optimizers))
 
 
-def fit(model, task, *, epochs, batch_size, max_tokens, word_dropout=0.0, seed=0, **rates):
+def fit(model, task, *, epochs, batch_size, max_tokens, word_dropout=0.0, seed=0, keep=None, **rates):
     """Train on `task.train_rows` and leave the model as it was after its best epoch (see `best_epoch`).
 
     `rates` are those of `optimize`; each pass leaves out each word with probability `word_dropout`. Returns the
-    history, a list with one dict per finished epoch. Ctrl-C ends the training early and keeps what was learned. Under
-    torchrun every process takes its share of the batches, and `batch_size` holds for each.
+    history, a list with one dict per finished epoch. Ctrl-C ends the training early and keeps what was learned; with
+    `keep`, a path, each epoch is kept there until the last is done, and a training that was stopped goes on from it.
+    FloatingPointError where the loss is no number any more. Under torchrun the processes share each batch.
     """
-    rank, world = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
-    torch.manual_seed(seed + rank)  # dropout of its own in each process
+    team = Team(model)
+    torch.manual_seed(seed + team.rank)  # dropout of its own in each process
     generator = torch.Generator().manual_seed(seed)  # the same order of reviews in all
-    learner = DistributedDataParallel(model) if world > 1 else model
     device = next(model.parameters()).device
     words, labels = task.words.to(device), task.reviews.labels.to(device)
-    steps = math.ceil(len(task.train_rows) / batch_size) // world
+    steps = math.ceil(len(task.train_rows) / batch_size)
     optimizer, schedule = optimize(model, epochs * steps, **rates)
-    sizes = {"batch_size": batch_size, "max_tokens": max_tokens, "generator": generator}
-    history, best = [], None
-    bar = tqdm(total=epochs * steps, unit=" steps", file=sys.stdout, leave=False, disable=rank > 0)
+    sizes = {"batch_size": batch_size, "max_tokens": max_tokens}
+    settings = sizes | rates | {"epochs": epochs, "word_dropout": word_dropout, "seed": seed, "processes": team.size}
+    parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    progress = keep and Progress(keep, parts, generator, settings | {"task": described_task(task)})
+    history, best = progress.restore() if progress else ([], None)
+    bar = tqdm(total=epochs * steps, initial=len(history) * steps, unit=" steps", leave=False, **team.bar)
     try:
-        for epoch in range(1, epochs + 1):
-            began = time.perf_counter()
-            order = batches(words.drop_words(word_dropout, generator), labels, task.train_rows, **sizes)
-            share = itertools.islice(order, rank, steps * world, world)
-            loss, accuracy = train_epoch(learner, progress(share, bar), optimizer, schedule)
-            row = {
-                "epoch": epoch,
-                "seconds": time.perf_counter() - began,
-                "train_loss": loss,
-                "train_accuracy": accuracy,
-            }
+        for epoch in range(len(history) + 1, epochs + 1):
+            left = words.drop_words(word_dropout, generator)
+            order = team.shares(batches(left, labels, task.train_rows, generator=generator, **sizes), bar)
+            row = {"epoch": epoch} | team.timed_epoch(order, optimizer, schedule)
             history.append(row | validate(model, task, words, max_tokens))
             if best_epoch(history) is history[-1]:
                 best = copy.deepcopy(model.state_dict())
-            bar.write(f"epoch {epoch}/{epochs}: {described(history[-1])}", file=sys.stdout)
+            if progress:
+                progress.save(history, best)
+            if team.rank == 0:
+                bar.write(f"epoch {epoch}/{epochs}: {described(history[-1])}", file=sys.stdout)
     except KeyboardInterrupt:
         bar.write(f"stopped in epoch {len(history) + 1}: what was learned is kept", file=sys.stdout)
     finally:
         bar.close()
-    if history:
-        model.load_state_dict(best)
+        if history:
+            model.load_state_dict(best)
+    if progress and len(history) == epochs and team.rank == 0:
+        progress.done()
     return history
+
+
+class Team:
+    """The processes that train one model: each takes its share of every batch, gradients and figures are those of all.
+
+    Where torchrun started none, the one process takes all.
+    """
+
+    def __init__(self, model):
+        together = distributed.is_initialized()
+        self.rank, self.size = (distributed.get_rank(), distributed.get_world_size()) if together else (0, 1)
+        self.bar = {"file": sys.stdout, "disable": self.rank > 0}
+        self.weight = 1.0  # of this process's share in the batch
+        self.learner = model
+        if self.size > 1:
+            self.learner = DistributedDataParallel(model)
+            self.learner.register_comm_hook(None, self.add_gradients)
+
+    def add_gradients(self, _, bucket):
+        """The gradient of a batch's mean loss is the sum of the shares', each times its part of the batch."""
+        added = distributed.all_reduce(bucket.buffer().mul_(self.weight), async_op=True)
+        return added.get_future().then(lambda future: future.value()[0])
+
+    def shares(self, batches, bar):
+        """Of each batch every `size`-th review, from `rank` on; where none is left, one that does not count."""
+        self.taken = 0
+        for words, labels in batches:
+            count = len(labels[self.rank :: self.size])
+            self.weight = count / len(labels)
+            self.taken += count
+            mine = slice(self.rank, None, self.size) if count else slice(1)
+            yield words[mine], labels[mine]
+            bar.update()
+
+    def timed_epoch(self, batches, optimizer, schedule):
+        """`train_epoch` as entries of a history; loss and accuracy are means over all processes' reviews."""
+        began = time.perf_counter()
+        loss, accuracy = train_epoch(self.learner, batches, optimizer, schedule)
+        if self.size > 1:
+            sums = torch.tensor([loss, accuracy, 1.0], device=next(self.learner.parameters()).device) * self.taken
+            distributed.all_reduce(sums)
+            loss, accuracy = (sums[:2] / sums[2]).tolist()
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss}: use smaller rates. The model is as after its best epoch")
+        return {"seconds": time.perf_counter() - began, "train_loss": loss, "train_accuracy": accuracy}
+
+
+def described_task(task):
+    """What tells one task from another: reviews, words, and a sum over all of their numbers."""
+    return [len(task.train_rows), len(task.vocabulary), int(task.words.ids.sum())]
 
 
 def validate(model, task, words, max_tokens):
@@ -183,9 +241,3 @@ def described(row):
     if "film_accuracy" in row:
         said += f", validation by film {row['film_accuracy']:.3f}, random {row['random_accuracy']:.3f}"
     return f"{said}; {row['seconds']:.1f} s"
-
-
-def progress(items, bar):
-    for item in items:
-        yield item
-        bar.update()

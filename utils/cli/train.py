@@ -2,6 +2,8 @@
 
 import argparse
 import os
+import signal
+import tempfile
 from pathlib import Path
 
 import torch
@@ -15,15 +17,15 @@ CHECKPOINTS = datasets.DATA / "checkpoints"
 KEY = ("preset", "reviews", "seed")  # what tells the rows of results.tsv apart
 
 
-def learn(preset, seed, *, hold_out=True):
+def learn(preset, seed, *, hold_out=True, keep=None):
     """Train as the dict `preset` says. Returns the task, the model, the history, and a row of figures, not of the test.
 
-    The row is None if the training was interrupted.
+    The row is None if the training was interrupted. `keep` is that of `training.fit`.
     """
     device, settings = training.best_device(), preset["fit"]
     task = presets.prepare(**preset["task"], hold_out=hold_out)
     model = presets.build(preset, task, seed).to(device)
-    history = training.fit(model, task, **settings, seed=seed)
+    history = training.fit(model, task, **settings, seed=seed, keep=keep)
     if len(history) < settings["epochs"]:
         return task, model, history, None
     best = training.best_epoch(history)
@@ -45,16 +47,24 @@ def scrambled(model, task, max_tokens):
     return training.evaluate(model, words, task.reviews.labels, task.film_rows, max_tokens=max_tokens)[1]
 
 
-def measure(name, seed, *, epochs=None, hold_out=True, out=None, to_record=False):
-    """Train preset `name`, keep a checkpoint, look at the test set once; returns that accuracy, None if interrupted."""
+def measure(name, seed, *, epochs=None, hold_out=True, out=None, to_record=False, resume=False):
+    """Train preset `name`, look at the test set once, keep a checkpoint; returns that accuracy, None if interrupted.
+
+    The training on its way is kept beside the checkpoint; with `resume` it goes on from there. A training that was
+    interrupted never takes the name of one that was not.
+    """
     preset, rank = presets.PRESETS[name], int(os.environ.get("RANK", 0))
     preset |= {"fit": preset["fit"] | ({"epochs": epochs} if epochs else {})}
-    task, model, history, row = learn(preset, seed, hold_out=hold_out)
-    if rank == 0:
-        out = out or CHECKPOINTS / f"{name}-{len(task.train_rows)}-{seed}.pt"
-        checkpoints.save(out, model, preset["model"], task.vocabulary, history)
-        print(f"checkpoint: {out}")
+    out = out or CHECKPOINTS / f"{name}{'' if hold_out else '-all'}-{seed}.pt"
+    keep = out.with_name(f"{out.stem}-on-its-way.pt")
+    if rank == 0 and not resume:
+        keep.unlink(missing_ok=True)
+    task, model, history, row = learn(preset, seed, hold_out=hold_out, keep=keep)
     if row is None:
+        if rank == 0 and history:
+            out = out.with_name(f"{out.stem}-interrupted.pt")
+            keep_checkpoint(out, model, preset, task, history)
+            print(f"It is that of epoch {training.best_epoch(history)['epoch']}. --resume goes on with this training.")
         return None
     every = torch.arange(len(task.test))
     scores = training.predict(model, task.test_words, every, max_tokens=preset["fit"]["max_tokens"])
@@ -64,10 +74,20 @@ def measure(name, seed, *, epochs=None, hold_out=True, out=None, to_record=False
     if rank == 0:
         if mirror.any():
             print(f"mirror pairs {on_mirror:.4f}, ordinary reviews {on_others:.4f}")
+        keep_checkpoint(out, model, preset, task, history)
         print(f"test accuracy {test:.4f} on {len(right)} reviews, trained in {row['seconds']} s on {row['device']}")
         if to_record:
             record({"preset": name} | row, RESULTS, KEY)
     return test
+
+
+def keep_checkpoint(path, model, preset, task, history):
+    """Write it and say so; where it cannot be written, say that, and lose nothing else."""
+    try:
+        checkpoints.save(path, model, preset["model"], task.vocabulary, history)
+        print(f"checkpoint: {path}")
+    except (OSError, RuntimeError) as problem:  # a full disk is a RuntimeError of torch's
+        print(f"No checkpoint, for {path} could not be written: {problem}")
 
 
 def record(row, path, key):
@@ -86,28 +106,59 @@ def main(argv):
     parser.add_argument("--epochs", type=int, help="passes over the training reviews (as the preset says)")
     parser.add_argument("--seed", type=int, nargs="+", default=[0], help="one training for each (0)")
     parser.add_argument("--all", action="store_true", help="train on all training reviews, with no validation")
-    parser.add_argument("--out", type=Path, help="the checkpoint's file (data/checkpoints/PRESET-REVIEWS-SEED.pt)")
+    parser.add_argument("--out", type=Path, help="the checkpoint's file (data/checkpoints/PRESET-….pt)")
+    parser.add_argument("--resume", action="store_true", help="go on with a training that was stopped")
     parser.add_argument("--record", action="store_true", help="keep the figures in data/results.tsv")
     args = parser.parse_args(argv)
     if args.epochs is not None and args.epochs < 1:
         parser.error(f"--epochs {args.epochs}: one pass is the least")
     if args.out and len(args.seed) > 1:
         parser.error("--out is one file, and several seeds leave several checkpoints: leave out --out")
+    if problem := unwritable(args.out or CHECKPOINTS / "any.pt"):
+        parser.error(f"{problem}: name another file with --out")
+    signal.signal(signal.SIGTERM, interrupt)  # as Ctrl-C
     try:
         return train_seeds(args)
-    except (datasets.ImdbUnavailable, datasets.ImdbDamaged) as problem:
+    except (datasets.ImdbUnavailable, datasets.ImdbDamaged, checkpoints.CannotGoOn, FloatingPointError) as problem:
         print(problem)
         return 1
+    except torch.OutOfMemoryError:
+        sizes = presets.PRESETS[args.preset]["fit"]
+        print(
+            f"The GPU's memory is full: change batch_size={sizes['batch_size']} of {args.preset!r} in utils/presets.py."
+        )
+        return 1
+
+
+def unwritable(path):
+    """Why no file can be written to `path`, None if it can."""
+    if path.exists() and not path.is_file():
+        return f"{path} is no file"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            return None
+    except OSError as problem:
+        return str(problem)
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
 
 
 def train_seeds(args):
     """One training for each seed; returns the exit code."""
     if "RANK" in os.environ:
         distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        if distributed.get_rank() > 0:  # the first fetches, unpacks and tokenises, and then all read
+            distributed.barrier()
+        presets.prepare(**presets.PRESETS[args.preset]["task"])
+        if distributed.get_rank() == 0:
+            distributed.barrier()
     accuracies = []
-    options = {"epochs": args.epochs, "hold_out": not args.all, "out": args.out, "to_record": args.record}
+    options = {"epochs": args.epochs, "hold_out": not args.all, "out": args.out, "resume": args.resume}
     for seed in args.seed:
-        accuracies.append(measure(args.preset, seed, **options))
+        accuracies.append(measure(args.preset, seed, to_record=args.record, **options))
         if accuracies[-1] is None:
             return 130
     if distributed.is_initialized():

@@ -22,7 +22,7 @@ MAY = {
     "datasets": {"imdb", "files"},
     "presets": {"classifiers", "text", "datasets"},
     "checkpoints": {"classifiers", "files"},
-    "training": {"text"},
+    "training": {"text", "checkpoints"},
 }
 
 

@@ -36,7 +36,7 @@ def test_a_training_is_recorded_with_what_it_was(short, capsys):
     assert train.main(["--preset", "toy", "--record"]) == 0
     [row] = read_table(short / "results.tsv")
     assert (row["preset"], row["reviews"], row["seed"], row["epochs"]) == ("toy", "1600", "0", "2")
-    model, _ = checkpoints.load(short / "toy-1600-0.pt")
+    model, _ = checkpoints.load(short / "toy-0.pt")
     task = presets.prepare(**TOY["task"])
     for part, rows in (("film", task.film_rows), ("random", task.random_rows)):
         accuracy = training.evaluate(model, task.words, task.reviews.labels, rows, max_tokens=128)[1]
@@ -57,9 +57,14 @@ def test_a_bag_loses_nothing_when_scrambled(short):
 
 
 def test_interrupted_it_records_nothing_and_keeps_the_checkpoint(short, monkeypatch):
+    (short / "toy-0.pt").write_text("of a training that ended")
     monkeypatch.setattr(training, "fit", lambda *args, **options: [{"epoch": 1}])
     assert train.main(["--preset", "toy", "--record"]) == 130
-    assert not (short / "results.tsv").exists() and (short / "toy-1600-0.pt").exists()
+    assert not (short / "results.tsv").exists() and (short / "toy-0-interrupted.pt").exists()
+    assert (short / "toy-0.pt").read_text() == "of a training that ended"
+    monkeypatch.setattr(training, "fit", lambda *args, **options: [])
+    (short / "toy-0-interrupted.pt").unlink()
+    assert train.main(["--preset", "toy", "--record"]) == 130 and not list(short.glob("*interrupted*"))
 
 
 def command(tmp_path, *arguments):
@@ -105,23 +110,43 @@ if "RANK" in os.environ:
     distributed.init_process_group("gloo")
 toy = presets.PRESETS["toy"]
 task = presets.prepare(**toy["task"])
-model = presets.build(toy, task, 0)
-training.fit(model, task, **toy["fit"] | {"epochs": 1}, seed=0)
-torch.save({"seen": seen, "weights": model.state_dict()}, f"{sys.argv[1]}-{os.environ.get('RANK', 'alone')}.pt")
+model = presets.build(toy, task, 0).double()
+[row] = training.fit(model, task, **toy["fit"] | {"epochs": 1, "batch_size": 33}, seed=0)
+kept = {"seen": seen, "weights": model.state_dict(), "figures": [row["train_loss"], row["train_accuracy"]]}
+torch.save(kept, f"{sys.argv[1]}-{os.environ.get('RANK', 'alone')}.pt")
 """
 
 
-def test_two_processes_share_the_batches_and_end_alike(tmp_path):
-    (tmp_path / "witness.py").write_text(WITNESS)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    for command in ([sys.executable], torchrun):
-        line = [*command, str(tmp_path / "witness.py"), str(tmp_path / "end")]
+@pytest.fixture(scope="module")
+def witnesses(tmp_path_factory):
+    """For 1, 2 and 3 processes what each of them was given, and the weights that it ended with."""
+    folder, ends = tmp_path_factory.mktemp("witnesses"), {}
+    (folder / "witness.py").write_text(WITNESS)
+    for size in (1, 2, 3):
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size)]
+        line = [*torchrun, str(folder / "witness.py"), str(folder / f"end-{size}")]
         variables = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(environment.ROOT)}
         subprocess.run(line, check=True, capture_output=True, env=variables)
-    alone, first, second = (torch.load(tmp_path / f"end-{who}.pt") for who in ("alone", 0, 1))
-    assert first["seen"] == alone["seen"][::2] and second["seen"] == alone["seen"][1::2]
-    assert all(map(torch.equal, first["weights"].values(), second["weights"].values()))
-    assert not all(map(torch.equal, first["weights"].values(), alone["weights"].values()))
+        ends[size] = [torch.load(folder / f"end-{size}-{rank}.pt") for rank in range(size)]
+    return ends
+
+
+def test_processes_share_each_batch(witnesses):
+    [alone] = witnesses[1]
+    for size in (2, 3):
+        shares = [end["seen"] for end in witnesses[size]]
+        assert [sum(share) for share in zip(*shares, strict=True)] == alone["seen"]
+        assert all(mine != other for mine, other in zip(*shares[:2]))
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_several_processes_train_as_one_does(witnesses, size):
+    """Batches of 33 fall in uneven shares; float64, no dropout, 49 steps."""
+    [alone] = witnesses[1]
+    for end in witnesses[size]:
+        for name, weight in alone["weights"].items():
+            assert (weight - end["weights"][name]).abs().max() < 1e-10, name
+        assert end["figures"] == pytest.approx(alone["figures"], abs=1e-6)
 
 
 def test_under_torchrun_only_the_first_process_speaks(tmp_path):
