@@ -134,6 +134,8 @@ def build_vocabulary(tokens, rows, groups, min_groups):
     spread = seen.sum(1, dtype=torch.int32)[1:].tolist()
     words = [tokens.words[i] for i in frequent.nonzero().flatten().tolist()]
     counts = Counter(dict(zip(words, spread, strict=True)))
+    if max(spread, default=0) < min_groups:
+        raise ValueError(f"no word is in {min_groups} different films: ask for fewer")
     return Vocab(counts, min_freq=min_groups, specials=["<pad>", "<unk>"])
 
 
@@ -150,9 +152,11 @@ def encode(tokens, vocabulary):
 
 
 def pad(packed, rows):
-    """Texts `rows` as one tensor (B, T), padded with `PAD` to their own longest."""
+    """Texts `rows` as one tensor (B, T), padded with `PAD` to their own longest; T is at least 1, for empty texts."""
+    if not len(packed.ids):
+        return torch.full((len(rows), 1), PAD, device=packed.ids.device)
     start, length = packed.offsets[rows][:, None], packed.lengths[rows][:, None]  # (B, 1)
-    place = torch.arange(int(length.max()))  # (T,)
+    place = torch.arange(max(1, int(length.max())))  # (T,)
     words = packed.ids[(start + place).clamp(max=len(packed.ids) - 1).to(packed.ids.device)]  # (B, T)
     return words.masked_fill((place >= length).to(words.device), PAD).long()
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from utils import text
+from utils import text, training
+from utils.classifiers import ReviewClassifier, WordConvolution
 
 TEXTS = ["A lovely film!", "Dull, dull film.", "", "Lovely."]
 
@@ -124,3 +125,44 @@ def test_each_tokenizer_has_a_cache_of_its_own(tmp_path):
     path = tmp_path / "tokens.pt"
     assert text.cached_tokens(["Dull, dull"], "key", path).words == ["dull", ","]
     assert text.cached_tokens(["Dull, dull"], "key", path, "spaces").words == ["dull,", "dull"]
+
+
+def test_an_empty_text_is_padding_and_a_model_answers_it(task):
+    model = ReviewClassifier(len(task.vocabulary), 16, 2, 16, 1).eval()
+    convolution = WordConvolution(len(task.vocabulary), 4).eval()
+    for texts in ([""], ["", "Lovely."], ["   ", "\n\t"], [".", "\0", "<br />", "😀 ÷ \u202e"]):
+        packed = text.encode(text.tokenize_all(texts), task.vocabulary)
+        batch = text.pad(packed, torch.arange(len(texts)))
+        assert batch.shape == (len(texts), max(1, int(packed.lengths.max())))
+        for classifier in (model, convolution):
+            assert classifier(batch).isfinite().all()
+            scores = training.predict(classifier, packed, torch.arange(len(texts)), max_tokens=8)
+            assert scores.shape == (len(texts), 2) and torch.allclose(scores, classifier(batch), atol=1e-5)
+
+
+def test_a_megabyte_in_one_line_is_cut_and_answered(task):
+    packed = text.encode(text.tokenize_all(["dull " * 200_000]), task.vocabulary)
+    model = ReviewClassifier(len(task.vocabulary), 16, 2, 16, 1)
+    assert training.predict(model, packed, torch.tensor([0]), max_tokens=512).isfinite().all()
+
+
+def test_more_films_than_there_are_is_said():
+    tokens = text.tokenize_all(["dull film", "lovely film"])
+    with pytest.raises(ValueError, match="no word is in 3 different films"):
+        text.build_vocabulary(tokens, torch.arange(2), torch.tensor([7, 8]), 3)
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert text.cached_tokens(["dull"], "key", tmp_path / "file" / "tokens.pt").words == ["dull"]
+    assert "cannot be written" in capsys.readouterr().out
+
+
+def test_a_flipped_byte_in_the_cache_is_found(tmp_path, capsys):
+    path = tmp_path / "tokens.pt"
+    text.cached_tokens([" ".join(f"word{i}" for i in range(500))], "key", path)
+    whole = path.read_bytes()
+    place = whole.index(b"word250")
+    path.write_bytes(whole[:place] + b"wurd250" + whole[place + 7 :])
+    assert text.cached_tokens(["mended"], "key", path).words == ["mended"]
+    assert "tokens.pt is damaged" in capsys.readouterr().out
