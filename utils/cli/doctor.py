@@ -1,0 +1,89 @@
+"""`python3 -m utils doctor`: what is here, what is missing, each with its remedy. Standard library only."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from utils.cli import environment
+
+DATA = environment.ROOT / "data"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge")
+PROBE = """
+import json
+said = {}
+def torch():
+    import torch
+    where = "Apple's GPU" if torch.backends.mps.is_available() else "CPU"
+    if torch.cuda.is_available():
+        gpu = torch.cuda.get_device_properties(0)
+        where = f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB"
+    return f"{torch.__version__} on {where}, {torch.get_num_threads()} threads"
+def torchtext():
+    import torchtext
+    return torchtext.__version__
+def jupyterlab():
+    import jupyterlab
+    return jupyterlab.__version__
+for find in (torch, torchtext, jupyterlab):
+    try:
+        said[find.__name__] = find(), ""
+    except Exception as problem:
+        said[find.__name__] = f"not usable: {problem}", "delete .venv and run python3 -m utils lab"
+print(json.dumps(said))
+"""
+
+
+def main(argv):
+    """Ten lines; returns 1 if one of them is a problem, and 0 else."""
+    if argv:
+        print("usage: python3 -m utils doctor")
+        return 2
+    python = (
+        sys.executable
+        if not environment.lacking(environment.LIBRARY + environment.NOTEBOOK_TOOLS)
+        else str(environment.venv_python())
+    )
+    problems = 0
+    for name, found, remedy in findings(python):
+        problems += bool(remedy)
+        print(f"{'!!' if remedy else 'ok'}  {name:12} {found}{f': {remedy}' if remedy else ''}")
+    return int(problems > 0)
+
+
+def findings(python):
+    """What there is: (name, what was found, the remedy or ""), line by line. `python` is the one that notebooks use."""
+    yield "Python", f"{sys.version.split()[0]} at {sys.executable}", ""
+    ready = Path(python).exists()
+    yield "environment", python if ready else "none yet", "" if ready else "python3 -m utils lab makes it, once"
+    said = dict.fromkeys(("torch", "torchtext", "jupyterlab"), ("not here", "python3 -m utils lab installs it"))
+    if ready:
+        done = subprocess.run([python, "-W", "ignore", "-c", PROBE], capture_output=True, text=True, check=True)
+        said = json.loads(done.stdout.splitlines()[-1])
+    for name, (found, remedy) in said.items():
+        yield name, found, remedy
+    yield "IMDB", *imdb()
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    yield "browser", browser or "none found, needed for `test --browser` only", ""
+    for name, folder, least in (("disk", environment.ROOT, 1.0), ("temporary", Path(tempfile.gettempdir()), 0.5)):
+        free = shutil.disk_usage(folder).free / 2**30
+        yield name, f"{free:.1f} GiB free for {folder}", "" if free >= least else f"make room for {least:.1f} GiB"
+    writes = os.access(DATA, os.W_OK)
+    yield (
+        "data/",
+        "can be written" if writes else "cannot be written",
+        "" if writes else "nothing is cached: get the right",
+    )
+
+
+def imdb():
+    """What there is of IMDB, and what to do."""
+    named = os.environ.get("IMDB_ARCHIVE")
+    if (DATA / "aclImdb").exists():
+        return f"{DATA / 'aclImdb'} (python3 -m utils data checks it)", ""
+    if named:
+        return f"IMDB_ARCHIVE={named}", "" if Path(named).is_file() else "there is no such file: correct or unset it"
+    return "not here, toy reviews instead", "python3 -m utils data fetches it, 84 MB"

@@ -1,0 +1,71 @@
+"""Ten lines: what is here, and for what is missing the remedy."""
+
+import shutil
+import sys
+from collections import namedtuple
+
+import pytest
+
+from utils.cli import doctor, environment
+
+
+@pytest.fixture
+def house(tmp_path, monkeypatch):
+    """A checkout with an IMDB tree, room, and this Python."""
+    (tmp_path / "data" / "aclImdb").mkdir(parents=True)
+    monkeypatch.setattr(doctor, "DATA", tmp_path / "data")
+    monkeypatch.delenv("IMDB_ARCHIVE", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def sound(monkeypatch):
+    """As if all packages could be imported, in no time."""
+    monkeypatch.setattr(doctor, "PROBE", 'print(\'{"torch": ["2.13.0", ""]}\')')
+
+
+def said(capsys):
+    return {line[4:17].strip(): (line[:2], line[17:]) for line in capsys.readouterr().out.splitlines()}
+
+
+def test_where_all_is_well_it_says_so_in_ten_lines(house, capsys):
+    assert doctor.main([]) == 0
+    lines = said(capsys)
+    assert len(lines) == 10 and all(sign == "ok" for sign, _ in lines.values())
+    assert lines["torch"][1].startswith("2.") and "threads" in lines["torch"][1]
+    assert lines["Python"][1].endswith(sys.executable)
+
+
+def test_without_an_environment_nothing_is_installed_and_the_remedy_said(house, capsys, monkeypatch):
+    monkeypatch.setattr(environment, "lacking", lambda packages: ["torch"])
+    monkeypatch.setattr(environment, "VENV", house / ".venv")
+    assert doctor.main([]) == 1
+    lines = said(capsys)
+    for name in ("environment", "torch", "torchtext", "jupyterlab"):
+        assert lines[name][0] == "!!" and "python3 -m utils lab" in lines[name][1]
+    assert not (house / ".venv").exists()
+
+
+def test_a_broken_package_is_quoted(house, capsys, monkeypatch):
+    broken = doctor.PROBE.replace("import torch\n", "raise OSError('libtorch.so is gone')\n", 1)
+    monkeypatch.setattr(doctor, "PROBE", broken.replace("import torchtext", "").replace("torchtext.__v", "json.__v"))
+    assert doctor.main([]) == 1
+    assert "libtorch.so is gone: delete" in said(capsys)["torch"][1]
+
+
+def test_imdb(house, sound, capsys, monkeypatch):
+    shutil.rmtree(house / "data" / "aclImdb")
+    assert doctor.main([]) == 1 and "python3 -m utils data" in said(capsys)["IMDB"][1]
+    monkeypatch.setenv("IMDB_ARCHIVE", str(house / "missing.tar.gz"))
+    assert doctor.main([]) == 1 and "no such file" in said(capsys)["IMDB"][1]
+    (house / "missing.tar.gz").write_text("")
+    assert doctor.main([]) == 0
+
+
+def test_a_full_disk(house, sound, capsys, monkeypatch):
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2**28))
+    assert doctor.main([]) == 1 and said(capsys)["disk"] == (
+        "!!",
+        f"0.2 GiB free for {environment.ROOT}: make room for 1.0 GiB",
+    )
