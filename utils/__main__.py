@@ -19,6 +19,7 @@ VERBS = {  # verb: module of utils.cli, function, what it needs, help
     "train": ("train", "main", LIBRARY, "train a review classifier on IMDB [--help shows its options]"),
     "compare": ("compare", "main", LIBRARY, "all trainings that notebook 07's tables stand on, where they are missing"),
     "data": ("data", "main", LIBRARY, "fetch and check IMDB ahead of a class"),
+    "publish": ("publish", "main", NOTEBOOKS, "write the address OWNER/REPOSITORY into Colab badges and first cells"),
     "doctor": ("doctor", "main", (), "what is here and what is missing, in ten lines, each with its remedy"),
 }
 

@@ -152,11 +152,11 @@ class Decoder(nn.Module):
         )
         self.norm = nn.LayerNorm(d_model) if norm_first else nn.Identity()
 
-    def forward(self, x, memory, *, mask=None, memory_mask=None, need_weights=False, caches=None):
+    def forward(self, x, memory, *, caches=None, **options):
         """As `DecoderLayer.forward`, with a cache for each layer; returns h and the list of each layer's weights."""
         maps = []
-        for layer, cache in zip(self.layers, caches or [None] * len(self.layers)):
-            x, a = layer(x, memory, mask=mask, memory_mask=memory_mask, need_weights=need_weights, cache=cache)
+        for layer, cache in zip(self.layers, caches or [None] * len(self.layers), strict=True):
+            x, a = layer(x, memory, cache=cache, **options)
             maps.append(a)
         return self.norm(x), maps
 
@@ -274,8 +274,7 @@ class Translator(nn.Module):
             for cache in caches:
                 cache.choose(rows)
             newest = tokens[:, -1:].to(memory.device)  # (n, 1)
-            several = memory.expand(len(tokens), -1, -1)  # (n, T_k, d_model)
-            scores, _ = self.decode(newest, several, memory_mask, caches=caches)
+            scores, _ = self.decode(newest, memory, memory_mask, caches=caches)  # memory is read in the first call
             return scores[:, -1].log_softmax(dim=-1).cpu()
 
         _, tokens = beam_search(next_log_p, self.START, self.END, beam=beam)[0]

@@ -17,7 +17,6 @@ VARIANTS = {
     "encoder, no positions": ("encoder", {"model": {"positions": False}}),
     "convolution, no neighbours": ("convolution", {"model": {"reaches": (0,)}}),
     "convolution, one width": ("convolution", {"model": {"reaches": (1,)}}),
-    "convolution, no log-odds": ("convolution", {"start": 0.0}),
 }
 
 

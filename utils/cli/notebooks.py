@@ -32,21 +32,31 @@ NBVAL = (
     f"--nbval-sanitize-with={TESTS / 'nbval_sanitize.cfg'}",
 )
 
-# The first code cell of every notebook, word for word. Colab has torch, numpy and all that these three build upon.
+# The first code cell of every notebook, but for the address. Colab has torch, numpy and what these three build upon.
 BOOTSTRAP = """\
 # The same cell opens every notebook: it makes `import utils` work.
 import sys
 from pathlib import Path
 
-REPOSITORY = ""  # its address, for Colab
+REPOSITORY, BRANCH = "", "main"  # for Colab: `python3 -m utils publish` writes them
 if "google.colab" in sys.modules:
     if not Path("../utils").exists():
-        assert REPOSITORY, "its address is not written here yet: python3 -m utils publish"
-        !git clone --quiet --depth 1 {REPOSITORY} attention
-        %cd attention/notebooks
+        house = Path("/content/attention")
+        if not house.exists():
+            assert REPOSITORY, f"no address is written here: upload the whole folder to {house}"
+            !git clone --quiet --depth 1 --branch {BRANCH} {REPOSITORY} {house}
+        assert house.exists(), f"{REPOSITORY} could not be fetched: is it right, and public?"
+        %cd -q {house}/notebooks
     !pip install --quiet --no-deps torchtext==0.6.0 sentencepiece pooch
 root = next(p for p in (Path.cwd(), *Path.cwd().parents) if (p / "utils/attention.py").exists())
 sys.path.insert(0, str(root))"""
+
+
+def bootstrap(repository=None, branch="main"):
+    """The first code cell of a notebook that Colab finds at github.com/`repository`."""
+    address = f"https://github.com/{repository}" if repository else ""
+    return BOOTSTRAP.replace('"", "main"', f'"{address}", "{branch}"')
+
 
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},

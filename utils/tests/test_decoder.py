@@ -62,6 +62,27 @@ def test_step_by_step_gives_what_teacher_forcing_gives(translator):
     assert [cache.length for cache in caches] == [7, 7]
 
 
+def test_each_layer_has_a_cache_of_its_own():
+    torch.manual_seed(0)
+    decoder, x, memory = Decoder(2, 16, 4, 32), torch.randn(1, 1, 16), torch.randn(1, 5, 16)
+    caches = [Cache(), Cache()]
+    h, maps = decoder(x, memory, caches=caches, need_weights=True)
+    assert torch.allclose(h, decoder(x, memory)[0], atol=1e-6) and [cache.length for cache in caches] == [1, 1]
+    assert [a.shape for a in maps] == [(1, 4, 1, 5)] * 2
+    with pytest.raises(ValueError, match="shorter"):
+        decoder(x, memory, caches=[Cache()])
+
+
+@torch.inference_mode()
+def test_memory_is_read_once(translator):
+    memory, mask = translator.encode(translator.read("a c b"))
+    caches, first = [Cache(), Cache()], torch.tensor([[translator.START]])
+    translator.decode(first, memory, mask, caches=caches)
+    scores, _ = translator.decode(first + 5, torch.randn_like(memory), mask, caches=caches)
+    whole, _ = translator.decode(torch.cat([first, first + 5], dim=1), memory, mask)
+    assert torch.allclose(scores[:, 0], whole[:, 1], atol=1e-5)
+
+
 def test_padding_changes_no_score(translator):
     source, target = torch.randint(3, 11, (3, 5)), torch.randint(3, 11, (3, 7))
     padded = nn.functional.pad(source, (0, 4))

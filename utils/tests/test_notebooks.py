@@ -15,6 +15,9 @@ from utils.cli import environment, notebooks
 # A checked output must not tell where objects lie in memory, or how long something took.
 FLEETING = re.compile(r"\b0x[0-9a-f]{6,}|\d ?(?:ms|µs|s|sec|seconds|minutes)\b")
 LONGEST_CELL = 25
+LONGEST_PICTURE = 10  # lines of code beside a figure, unless they are folded
+BUDGET = {"07": (1800, 75)}  # words outside exercises and sources, and code cells that are not folded; the others':
+USUAL_BUDGET = (1700, 55)
 
 
 def faults(book, name=""):
@@ -28,7 +31,7 @@ def faults(book, name=""):
         yield str(problem)
     if [cell.execution_count for cell in code] != list(range(1, len(code) + 1)):
         yield "cells are not counted 1, 2, 3, …"
-    if [cell for cell in code if "bootstrap" in tags(cell) and cell.source == notebooks.BOOTSTRAP] != code[:1]:
+    if [cell for cell in code if "bootstrap" in tags(cell) and cell.source == opening(cell)] != code[:1]:
         yield "the first code cell is not the bootstrap cell"
     if not name.startswith("07") and sum(bool(c.outputs) for c in checked) < 0.8 * sum(bool(c.outputs) for c in code):
         yield "fewer than 80 % of the cells with output are compared"
@@ -42,6 +45,17 @@ def faults(book, name=""):
                 yield f"cell {cell.execution_count} failed"
             if {"image/svg+xml", "image/jpeg"} & output.get("data", {}).keys():
                 yield f"cell {cell.execution_count} has a figure that is no PNG"
+    if not all(folded(cell) for cell in code if {"bootstrap", "solution"} & tags(cell) or cell.source[:7] == "# Check"):
+        yield "the bootstrap cell, checks and solutions are not all folded"
+    for cell in code:
+        figure = any("image/png" in output.get("data", {}) for output in cell.outputs)
+        if figure and not folded(cell) and len(cell.source.splitlines()) > LONGEST_PICTURE:
+            yield f"cell {cell.execution_count} draws in more than {LONGEST_PICTURE} lines, and is not folded"
+    if name and f"plots.the_whole({int(name[:2])})" not in "".join(cell.source for cell in code[:4]):
+        yield "the map of the whole does not open it"
+    for found, most, of in zip(size(book), BUDGET.get(name[:2], USUAL_BUDGET), ("words", "code cells not folded")):
+        if found > most:
+            yield f"{found} {of}, at most {most}"
     for cell in book.cells:
         if cell.cell_type == "markdown" and (found := re.search(r"\\\\[a-zA-Z]+", cell.source)):
             yield f"{found[0]} in a formula: one backslash too many"
@@ -53,6 +67,27 @@ def faults(book, name=""):
                 yield f"cell {cell.execution_count} had a progress bar, which nbval compares"
             if found := FLEETING.search(output.get("text", "") + output.get("data", {}).get("text/plain", "")):
                 yield f"cell {cell.execution_count} prints {found[0]}, which another run will not"
+
+
+def opening(cell):
+    """The bootstrap cell of the address that `cell` names."""
+    found = re.search(r'^REPOSITORY, BRANCH = "(?:https://github.com/([^"]*))?", "([^"]*)"', cell.source, re.MULTILINE)
+    return notebooks.bootstrap(*found.groups()) if found else None
+
+
+def size(book):
+    """Words outside exercises and sources, and code cells that are not folded."""
+    words, exercises = 0, False
+    for cell in book.cells:
+        for part in cell.source.split("\n\n") if cell.cell_type == "markdown" else ():
+            exercises = part.startswith("## Exercises") if part.startswith("## ") else exercises
+            words += 0 if exercises or part.startswith("**Sources") else len(part.split())
+    return words, sum(cell.cell_type == "code" and not folded(cell) for cell in book.cells)
+
+
+def folded(cell):
+    """In JupyterLab and in Colab."""
+    return bool(cell.metadata.get("jupyter", {}).get("source_hidden")) and cell.metadata.get("cellView") == "form"
 
 
 def tags(cell):
@@ -74,7 +109,7 @@ def sample():
     book = new_notebook(metadata=notebooks.METADATA)
     book.cells = [
         new_markdown_cell("# A notebook"),
-        code(notebooks.BOOTSTRAP, 1, tags=["bootstrap"]),
+        code(notebooks.BOOTSTRAP, 1, tags=["bootstrap"], jupyter={"source_hidden": True}, cellView="form"),
         code("print(1 + 1)", 2, text("2\n")),
         code("draw()", 3, figure),
         new_markdown_cell("*A rising line.*\n\nIt rises by 1."),
@@ -129,6 +164,11 @@ BREAKS = {  # how to break a rule: what `faults` must then say
     "book.cells[4].source = '*A rising' + chr(10) + 'line.*'": "opens with what it shows",
     "book.cells[2].source += ';'": "semicolon",
     "book.cells[2].outputs[0].text = ''": "progress bar",
+    "del book.cells[1].metadata['cellView']": "not all folded",
+    "del book.cells[1].metadata['jupyter']": "not all folded",
+    "book.cells[3].source += 10 * (chr(10) + '1')": "draws in more than 10 lines",
+    "book.cells[4].source += 1700 * ' word'": "words, at most 1700",
+    "book.cells[5:5] = 51 * [code('1')]": "code cells not folded, at most 55",
     "book.cells[0].source = '$' + 2 * chr(92) + 'alpha$'": "one backslash too many",
 }
 
@@ -137,7 +177,7 @@ BREAKS = {  # how to break a rule: what `faults` must then say
 def test_a_broken_rule_is_found(change):
     book = sample()
     assert list(faults(book)) == []
-    exec(change, {"book": book, "notebooks": notebooks, "new_output": new_output})
+    exec(change, {"book": book, "notebooks": notebooks, "new_output": new_output, "code": code})
     assert BREAKS[change] in "\n".join(faults(book))
 
 

@@ -1,0 +1,48 @@
+"""`python3 -m utils publish OWNER/REPOSITORY`: the address of these notebooks, in badges and in bootstrap cells."""
+
+import argparse
+import re
+
+import nbformat
+
+from utils.cli import environment, notebooks
+from utils.files import written_atomically
+
+README = environment.ROOT / "README.md"
+NAME = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,38})/[A-Za-z0-9._-]{1,100}"
+BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\([^)]*\)\n\n")
+
+
+def main(argv):
+    """Write the Colab badges and the bootstrap cells of all notebooks, and README's badge; --none takes them back."""
+    parser = argparse.ArgumentParser(prog="python3 -m utils publish", description=main.__doc__)
+    parser.add_argument("repository", nargs="?", metavar="OWNER/REPOSITORY", help="on github.com")
+    parser.add_argument("--branch", default="main", help="(main)")
+    parser.add_argument("--none", action="store_true", help="no address, no badge")
+    args = parser.parse_args(argv)
+    if args.none == bool(args.repository):
+        parser.error("give OWNER/REPOSITORY, or --none")
+    if args.repository and not re.fullmatch(NAME, args.repository):
+        parser.error(f"{args.repository!r} is not OWNER/REPOSITORY, as in octocat/attention")
+    if not re.fullmatch(r"[\w./-]+", args.branch):
+        parser.error(f"{args.branch!r} is no branch")
+    for path in notebooks.notebook_paths():
+        book = nbformat.read(path, as_version=4)
+        [first] = [cell for cell in book.cells if "bootstrap" in cell.metadata.get("tags", [])]
+        first.source = notebooks.bootstrap(args.repository, args.branch)
+        book.cells[0].source = badged(book.cells[0].source, args.repository, args.branch, path.name)
+        notebooks.write(notebooks.normalised(book), path)
+    text = badged(README.read_text("utf8"), args.repository, args.branch, notebooks.notebook_paths()[0].name)
+    with written_atomically(README) as file:
+        file.write(text)
+    print(f"{len(notebooks.notebook_paths())} notebooks and {README.name}: {args.repository or 'no address'}")
+    return 0
+
+
+def badged(text, repository, branch, name):
+    """`text` with the badge below its title, instead of the one that it had."""
+    title, rest = BADGE.sub("", text).split("\n\n", 1)
+    if not repository:
+        return f"{title}\n\n{rest}"
+    link = f"https://colab.research.google.com/github/{repository}/blob/{branch}/notebooks/{name}"
+    return f"{title}\n\n[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({link})\n\n{rest}"

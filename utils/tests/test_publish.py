@@ -1,0 +1,107 @@
+"""The address of these notebooks stands in every first cell and badge, or in none."""
+
+import re
+import shutil
+import types
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from utils.cli import environment, notebooks, publish
+
+
+@pytest.fixture
+def house(tmp_path, monkeypatch):
+    """A copy of notebooks and README, without an address."""
+    shutil.copytree(notebooks.FOLDER, tmp_path / "notebooks", ignore=lambda *_: {".ipynb_checkpoints"})
+    shutil.copy(publish.README, tmp_path)
+    monkeypatch.setattr(notebooks, "FOLDER", tmp_path / "notebooks")
+    monkeypatch.setattr(publish, "README", tmp_path / "README.md")
+    publish.main(["--none"])
+    return tmp_path
+
+
+def contents(house):
+    return {path.name: path.read_bytes() for path in (*notebooks.notebook_paths(), house / "README.md")}
+
+
+def test_it_writes_and_takes_back(house):
+    without = contents(house)
+    assert publish.main(["octocat/attention"]) == 0
+    once = contents(house)
+    assert publish.main(["octocat/attention"]) == 0 and contents(house) == once
+    for name, content in once.items():
+        notebook = name if name.endswith("ipynb") else notebooks.notebook_paths()[0].name
+        assert f"/github/octocat/attention/blob/main/notebooks/{notebook})".encode() in content
+        assert content.count(b"colab-badge.svg") == 1
+    publish.main(["other/place", "--branch", "dev"])
+    assert all(
+        b"other/place/blob/dev/" in content and b"octocat" not in content for content in contents(house).values()
+    )
+    publish.main(["--none"])
+    assert contents(house) == without
+
+
+@pytest.mark.parametrize(
+    "line", ["", "octocat", "a b/c", "octocat/attention --none", "https://github.com/o/r", "o/r --branch 'x y'"]
+)
+def test_nonsense_is_refused(house, line, capsys):
+    before = contents(house)
+    with pytest.raises(SystemExit):
+        publish.main(line.replace("'", "").split(" ", 2) if "branch" in line else line.split())
+    assert "error: " in capsys.readouterr().err and contents(house) == before
+
+
+def test_no_second_place_names_the_address():
+    addresses = set()
+    for path in notebooks.notebook_paths():
+        book = nbformat.read(path, as_version=4)
+        source = "".join(cell.source for cell in book.cells)
+        first = re.search(r'REPOSITORY, BRANCH = "(?:https://github.com/)?([^"]*)"', source)[1]
+        badge = re.search(r"colab.research.google.com/github/([^/]+/[^/]+)/", book.cells[0].source)
+        addresses.add((first, badge[1] if badge else ""))
+    [(first, badge)] = addresses
+    assert first == badge
+    for path in environment.ROOT.glob("utils/**/*.py") if first else ():
+        assert first not in path.read_text("utf8")
+
+
+def colab(tmp_path, monkeypatch, cell, clone=True):
+    """Run a bootstrap cell as on Colab, in an empty /content; returns the commands that it gave."""
+    commands, content = [], tmp_path / "content"
+    (content / "sample_data").mkdir(parents=True, exist_ok=True)
+    lines = []
+    for line in cell.replace("/content/", f"{content}/").splitlines():
+        indent, magic = re.match(r"( *)([!%]?.*)", line).groups()
+        lines.append(f"{indent}command(f{magic!r})" if magic[:1] in ("!", "%") else line)
+
+    def command(text):
+        commands.append(text)
+        if text.startswith("!git clone") and clone:
+            shutil.copytree(environment.ROOT / "utils", content / "attention" / "utils")
+            (content / "attention" / "notebooks").mkdir()
+        if text.startswith("%cd"):
+            monkeypatch.chdir(text.split()[-1])
+
+    monkeypatch.chdir(content)
+    monkeypatch.setitem(__import__("sys").modules, "google.colab", types.ModuleType("google.colab"))
+    exec("\n".join(lines), {"command": command})
+    return commands
+
+
+def test_on_colab_it_fetches_once_and_installs_no_torch(tmp_path, monkeypatch):
+    cell = notebooks.bootstrap("octocat/attention", "dev")
+    first = colab(tmp_path, monkeypatch, cell)
+    assert first[0].endswith(f"--branch dev https://github.com/octocat/attention {tmp_path}/content/attention")
+    assert Path.cwd() == tmp_path / "content" / "attention" / "notebooks"
+    again = colab(tmp_path, monkeypatch, cell)  # after a restart, in /content
+    assert [line.split()[0] for line in again] == ["%cd", "!pip"]
+    assert not re.search(r"torch[^t]|numpy", again[-1])
+
+
+def test_on_colab_without_an_address_or_with_a_wrong_one_it_says_what_to_do(tmp_path, monkeypatch):
+    with pytest.raises(AssertionError, match="upload the whole folder"):
+        colab(tmp_path, monkeypatch, notebooks.bootstrap())
+    with pytest.raises(AssertionError, match="could not be fetched"):
+        colab(tmp_path, monkeypatch, notebooks.bootstrap("octocat/nowhere"), clone=False)
