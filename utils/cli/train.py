@@ -116,7 +116,7 @@ def main(argv):
         parser.error("--out is one file, and several seeds leave several checkpoints: leave out --out")
     if problem := unwritable(args.out or CHECKPOINTS / "any.pt"):
         parser.error(f"{problem}: name another file with --out")
-    signal.signal(signal.SIGTERM, interrupt)  # as Ctrl-C
+    before = signal.signal(signal.SIGTERM, interrupt)  # as Ctrl-C
     try:
         return train_seeds(args)
     except (datasets.ImdbUnavailable, datasets.ImdbDamaged, checkpoints.CannotGoOn, FloatingPointError) as problem:
@@ -128,6 +128,8 @@ def main(argv):
             f"The GPU's memory is full: change batch_size={sizes['batch_size']} of {args.preset!r} in utils/presets.py."
         )
         return 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def unwritable(path):

@@ -1,6 +1,7 @@
 """The toy task; --browser, and what is said at the end about what the browser saw, or that there was none."""
 
 import pytest
+import torch
 
 from utils import presets
 
@@ -13,6 +14,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.stash[NOTICES] = []
+    torch.set_num_threads(1)  # of the tests' small models; notebooks have kernels of their own
 
 
 def pytest_terminal_summary(terminalreporter, config):
