@@ -30,9 +30,12 @@ PLEASING = {
 }
 # As VERBS, but what is fixed: for one and for many.
 IDIOMS = {
-    "sleep": [*"sleeps dormo dorme dormiamo dormono".split(), "like a log/like logs", "come un ghiro/come ghiri", "person kin"],
-    "eat": [*"eats mangio mangia mangiamo mangiano".split(), "like a horse/like horses", "come un lupo/come lupi", "person kin"],
-    "cost": [*"costs costo costa costiamo costano".split(), "an arm and a leg", "un occhio della testa", "food thing"],
+    "sleep": ["sleeps", "dormo", "dorme", "dormiamo", "dormono"]
+    + ["like a log/like logs", "come un ghiro/come ghiri", "person kin"],
+    "eat": ["eats", "mangio", "mangia", "mangiamo", "mangiano"]
+    + ["like a horse/like horses", "come un lupo/come lupi", "person kin"],
+    "cost": ["costs", "costo", "costa", "costiamo", "costano"]
+    + ["an arm and a leg", "un occhio della testa", "food thing"],
 }
 WEATHER = [
     ("it is raining", "piove"),
