@@ -3,8 +3,8 @@
 `python3 -m data.write_toy_reviews` writes them again, byte for byte.
 
 They are mini film reviews in which the order of the words matters. What decides is the writer's own verdict: the
-outcome and not the expectation, "I found it" and not "my sister called it", what follows "but" and not what follows "although";
-and "not dull" is praise. A review is dealt from shuffled decks of cards, in two rounds:
+outcome and not the expectation, "I found it" and not "my sister called it", what follows "but" and not what follows
+"although"; and "not dull" is praise. A review is dealt from shuffled decks of cards, in two rounds:
 
 1. PHRASES give a *frame*, a review with empty <slots>: "<who> called it <bad>, but I found it <good>."
 2. WORDS fill the slots: "My sister called it dull, but I found it charming."
