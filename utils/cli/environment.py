@@ -18,7 +18,7 @@ CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
 
 # What a Python must have to be used as it is: usable versions (from, below), not the exact pins.
 LIBRARY = ("torch", "torchtext", "sentencepiece", "numpy", "matplotlib", "ipywidgets", "pooch", "tqdm")
-NOTEBOOK_TOOLS = ("jupyterlab", "nbclient", "nbval", "pytest")
+NOTEBOOK_TOOLS = ("jupyterlab", "nbclient", "nbval", "pytest", "pytest-xdist")
 USABLE = {"torch": ((2, 6), (3,)), "torchtext": ((0, 6), (0, 7)), "ipywidgets": ((7, 7), (9,))}
 
 FAILURES = (  # what pip and venv say → what the reader is told; the first that fits

@@ -31,6 +31,7 @@ NBVAL = (
     "--nbval-cell-timeout=600",
     f"--nbval-sanitize-with={TESTS / 'nbval_sanitize.cfg'}",
 )
+SHARED_OUT = ("--numprocesses=auto", "--maxprocesses=4")  # more would need more than 8 GB of memory
 
 # The first code cell of every notebook, but for the address. Colab has torch, numpy and what these three build upon.
 BOOTSTRAP = """\
@@ -97,8 +98,12 @@ def lab(arguments):
 
 
 def test(arguments):
-    """One run of pytest over all notebooks and the tests of `utils`; returns its exit code."""
-    command = [*NBVAL, *map(str, notebook_paths()), str(TESTS), *arguments]
+    """One run of pytest over all notebooks and the tests of `utils`; returns its exit code.
+
+    Its processes, one for each core, share the files out; each computes with one thread, so that none waits for another.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    command = [*NBVAL, *SHARED_OUT, *map(str, notebook_paths()), str(TESTS), *arguments]
     print("pytest", *command, flush=True)
     return pytest.main(command)
 

@@ -1,7 +1,8 @@
-"""The toy task; --browser, and what is said at the end about what the browser saw, or that there was none."""
+"""The toy task; --browser, and what is said at the end about what the browser saw; who takes which file of tests."""
 
 import pytest
 import torch
+from xdist.scheduler import LoadFileScheduling
 
 from utils import presets
 
@@ -17,8 +18,28 @@ def pytest_configure(config):
     torch.set_num_threads(1)  # of the tests' small models; notebooks have kernels of their own
 
 
+class ByFile(LoadFileScheduling):
+    """A process takes a whole file, whose cells or fixtures belong together; of what needs the browser, one test."""
+
+    def _split_scope(self, nodeid):
+        return nodeid if "test_browser" in nodeid else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return ByFile(config, log)
+
+
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["notices"] = session.config.stash[NOTICES]
+
+
+def pytest_testnodedown(node):
+    node.config.stash[NOTICES].extend(getattr(node, "workeroutput", {}).get("notices", ()))
+
+
 def pytest_terminal_summary(terminalreporter, config):
-    for sign, title, text in config.stash[NOTICES]:
+    for sign, title, text in dict.fromkeys(map(tuple, config.stash[NOTICES])):
         terminalreporter.section(title, sep=sign, bold=True)
         terminalreporter.line(text)
 
