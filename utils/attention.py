@@ -20,7 +20,8 @@ def softargmax(scores, beta=1.0, dim=-1):
     `beta` is the inverse temperature: 0 gives equal weights, a very large one the hard choice.
     """
     scores = beta * scores
-    powers = (scores - scores.detach().amax(dim, keepdim=True)).exp()  # the largest power is 1: none overflows
+    largest = scores.detach().amax(dim, keepdim=True) if scores.numel() else 0.0
+    powers = (scores - largest).exp()  # the largest power is 1: none overflows
     return powers / powers.sum(dim, keepdim=True)
 
 
@@ -52,6 +53,8 @@ def attend(queries, keys, values, *, beta=None, mask=None, choose=softargmax):
     if mask is None:
         a = choose(scores)
     else:
+        if mask.dtype != torch.bool:
+            raise ValueError(f"mask must be boolean (True = may attend), not {mask.dtype}: use mask > 0")
         lowest = torch.finfo(scores.dtype).min  # finite: a row of -inf alone would become NaN
         a = choose(scores.masked_fill(~mask, lowest)).masked_fill(~mask, 0.0)
     return a @ values, a  # (…, T_q, d_v), (…, T_q, T_k)
@@ -67,16 +70,16 @@ class MultiHeadAttention(nn.Module):
     """Several attentions side by side, each in its own d_model / num_heads dimensions, and one map that mixes them.
 
     W_q, W_k, W_v are stacked in `in_proj` (3 d_model × d_model); `out_proj` is the lecture's W_h, the papers' W_o.
-    `dropout` drops attention weights while training. ValueError if d_model is no multiple of num_heads.
+    `dropout` drops attention weights while training. ValueError if num_heads does not divide d_model.
     Vaswani et al. (2017), section 3.2.2.
     """
 
     def __init__(self, d_model, num_heads, *, dropout=0.0, bias=True):
         super().__init__()
-        if d_model % num_heads:
-            raise ValueError(f"{d_model=} cannot be split into {num_heads=}: use a multiple of {num_heads}")
+        if num_heads < 1 or d_model % num_heads:
+            raise ValueError(f"{d_model=} cannot be split into {num_heads=}: use a divisor of {d_model}")
         self.num_heads = num_heads
-        self.dropout = dropout
+        self.dropout = nn.Dropout(dropout)
         self.in_proj = nn.Linear(d_model, 3 * d_model, bias=bias)
         self.out_proj = nn.Linear(d_model, d_model, bias=bias)
         for layer in (self.in_proj, self.out_proj):
@@ -109,11 +112,14 @@ class MultiHeadAttention(nn.Module):
 
     def mix(self, q, k, v, *, mask=None, need_weights=False):
         """Heads of queries, keys and values (B, H, T, d / H) → what `forward` returns."""
-        if mask is not None and mask.dim() > 2:
-            mask = mask.unsqueeze(-3)  # (B, 1, T_q, T_k): the same for every head
-        dropout = self.dropout if self.training else 0.0
+        if mask is not None:
+            if mask.dtype != torch.bool:
+                raise ValueError(f"mask must be boolean (True = may attend), not {mask.dtype}: use mask > 0")
+            mask = torch.atleast_2d(mask)  # (T_k,) is the same for every query
+            mask = mask[:, None] if mask.dim() == 3 else mask  # (B, 1, T_q, T_k): the same for every head
         if need_weights:
-            h, a = attend(q, k, v, mask=mask, choose=lambda scores: F.dropout(softargmax(scores), dropout))
+            h, a = attend(q, k, v, mask=mask, choose=lambda scores: self.dropout(softargmax(scores)))
         else:
+            dropout = self.dropout.p if self.training else 0.0
             h, a = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout), None
         return self.out_proj(h.transpose(1, 2).flatten(2)), a  # (B, T_q, d_model)

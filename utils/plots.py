@@ -27,23 +27,6 @@ def use_style():
     )
 
 
-def curves(history):
-    """Loss and accuracy over the epochs of `training.fit`'s history, side by side: training and both validations."""
-    epochs = [row["epoch"] for row in history]
-    figure, panels = plt.subplots(1, 2)
-    lines = (
-        ("train", TRAINING, "training"),
-        ("random", RANDOM, "random validation"),
-        ("film", FILM, "validation by film"),
-    )
-    for panel, what in zip(panels, ("loss", "accuracy"), strict=True):
-        for name, color, label in lines:
-            panel.plot(epochs, [row[f"{name}_{what}"] for row in history], "o-", color=color, label=label)
-        panel.set(xlabel="epoch", ylabel=what, xticks=epochs)
-    panels[0].legend()
-    return figure
-
-
 def blocks(*parts, columns=()):
     """Draw a formula of matrices, true to their shapes: each part is text, such as "=", or (matrix, name, colour).
 

@@ -181,6 +181,8 @@ def beam_search(next_log_p, start, end, *, beam=1, longest=40):
     words, list of word numbers from `start` to `end`), …], best first. The mean, not the sum: a length penalty, that of
     Wu et al. (2016), equation 14, with α = 1 and without its 5.
     """
+    if beam < 1:
+        raise ValueError(f"{beam=}: keep at least 1 beginning")
     tokens, rows = torch.tensor([[start]]), torch.tensor([0])
     totals, finished = torch.zeros(1), []
     for length in range(1, longest + 1):

@@ -72,20 +72,6 @@ def test_blocks_stand_as_the_matrix_is_written():
     assert inside["−2"].get_facecolor()[3] == pytest.approx(0.75 / 2)
 
 
-def test_curves_name_what_they_show():
-    names = [(part, what) for part in ("train", "random", "film") for what in ("loss", "accuracy")]
-    history = [{"epoch": epoch} | {f"{p}_{w}": hash((p, w)) % 97 + epoch for p, w in names} for epoch in (1, 2, 3)]
-    figure = plots.curves(history)
-    labels = {"training": ("train", plots.TRAINING), "random validation": ("random", plots.RANDOM)}
-    labels |= {"validation by film": ("film", plots.FILM)}
-    for panel, what in zip(figure.axes, ("loss", "accuracy")):
-        assert panel.get_ylabel() == what and len(panel.lines) == 3
-        for line in panel.lines:
-            part, color = labels[line.get_label()]
-            assert line.get_color() == color and list(line.get_xdata()) == [1, 2, 3]
-            assert list(line.get_ydata()) == [row[f"{part}_{what}"] for row in history]
-
-
 def test_a_layer_reads_from_left_to_right_with_its_ways_around():
     _, axis = plt.subplots()
     plots.layer(axis, ["x", "self-attention", "add", "MLP", "h"], [(0, 2)], "a layer")
