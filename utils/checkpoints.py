@@ -31,59 +31,82 @@ class CannotGoOn(ValueError):
 class Progress:
     """A training on its way, in a file: all that decides how it goes on, so that it ends as if it had never stopped.
 
-    `parts` are what has a `state_dict`: model, optimizer, schedule; `generator` deals the reviews; `settings` is a dict
-    that must be the same when it goes on. The file before the last stays beside it as `path`.previous.
+    `parts` are what has a `state_dict`: model, optimizers, schedules; `generator` deals the reviews; `settings` is a
+    dict that must be the same when it goes on. The file before the last stays beside it as `path`.previous. Under
+    torchrun the first process reads and writes, for the others may be on other machines; all must call.
     """
 
     def __init__(self, path, parts, generator, settings):
         self.path, self.parts, self.generator = path, parts, generator
         self.settings = settings | {"torch": str(torch.__version__)}
         self.previous = path.with_name(path.name + ".previous")
+        self.together = distributed.is_initialized()
+        self.rank = distributed.get_rank() if self.together else 0
 
     def restore(self):
         """Go back to where the file says. Returns (history, weights of its best epoch); ([], None) without a file.
 
         CannotGoOn if it is damaged, or of another training.
         """
-        if not self.path.exists():
+        shared = [self.read() if self.rank == 0 and self.path.exists() else None]
+        if self.together:
+            distributed.broadcast_object_list(shared)
+        [kept] = shared
+        if kept is None:
             return [], None
+        for part, state in zip(self.parts, kept["parts"]):
+            part.load_state_dict(state)
+        for generator, state in zip(self.generators(), kept["luck"][self.rank]):
+            generator.set_state(state)
+        if self.rank == 0:
+            print(f"goes on after epoch {len(kept['history'])} of {self.path}; delete that file to begin anew")
+        return kept["history"], kept["best"]
+
+    def read(self):
         remedy = f"delete it to begin anew, or go on from {self.previous}" if self.previous.exists() else "delete it"
         try:
             kept = read_tensors(self.path)
         except ValueError as problem:
             raise CannotGoOn(f"{problem}: {remedy}") from problem
-        if kept["settings"] != self.settings:
-            names = [name for name, value in self.settings.items() if kept["settings"].get(name) != value]
-            raise CannotGoOn(f"{self.path} is of another training ({', '.join(names)}): delete it to begin anew")
-        for name, part in self.parts.items():
-            part.load_state_dict(kept[name])
-        self.generator.set_state(kept["order"])
-        torch.set_rng_state(kept["luck"][distributed.get_rank() if distributed.is_initialized() else 0])
-        print(f"goes on after epoch {len(kept['history'])} of {self.path}; delete that file to begin anew")
-        return kept["history"], kept["best"]
+        then, now = kept["settings"], self.settings
+        names = [name for name in now if then.get(name) != now[name]]
+        if names:
+            told = [
+                name if name in ("model", "task") else f"{name} {then.get(name)}, not {now[name]}" for name in names
+            ]
+            raise CannotGoOn(f"{self.path} is of another training ({'; '.join(told)}): delete it to begin anew")
+        return kept
+
+    def generators(self):
+        """The order of the reviews, and the randomness of dropout: on the CPU and on each GPU."""
+        return [self.generator, torch.default_generator, *torch.cuda.default_generators]
 
     def save(self, history, best):
-        """Write it; under torchrun all processes must call, and the first writes."""
-        luck = [torch.get_rng_state()]
-        if distributed.is_initialized():
+        """Write it. Where it cannot be written, what was kept before stays, and the training need not end."""
+        luck = [[generator.get_state() for generator in self.generators()]]
+        if self.together:
             luck = luck * distributed.get_world_size()
-            distributed.all_gather_object(luck, torch.get_rng_state())
-            if distributed.get_rank():
-                return
-        kept = {name: part.state_dict() for name, part in self.parts.items()}
-        kept |= {"order": self.generator.get_state(), "luck": luck, "settings": self.settings}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.sweep()
-        with written_atomically(self.path, "wb", self.previous) as file:
-            torch.save(kept | {"history": history, "best": best}, file)
+            distributed.all_gather_object(luck, luck[0])
+        if self.rank > 0:
+            return
+        kept = {"parts": [part.state_dict() for part in self.parts], "luck": luck, "settings": self.settings}
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            sweep(self.path)
+            with written_atomically(self.path, "wb", self.previous) as file:
+                torch.save(kept | {"history": history, "best": best}, file)
+        except (OSError, RuntimeError) as problem:  # a full disk is a RuntimeError of torch's
+            print(f"epoch {len(history)} is not kept, for {self.path} could not be written: {problem}")
 
-    def done(self):
-        """Delete it: the training has ended."""
-        self.sweep()
-        for path in (self.path, self.previous):
-            path.unlink(missing_ok=True)
 
-    def sweep(self):
-        """Delete what a kill in the middle of a write has left."""
-        for left in self.path.parent.glob(f"{self.path.name}.*.part"):
-            left.unlink()
+def forget(path):
+    """Delete what `Progress` has kept at `path`: the training has ended."""
+    sweep(path)
+    for kept in (path, path.with_name(path.name + ".previous")):
+        kept.unlink(missing_ok=True)
+
+
+def sweep(path):
+    """Delete what a kill in the middle of a write has left."""
+    for left in path.parent.glob(f"{path.name}.*.part"):
+        left.unlink()

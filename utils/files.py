@@ -3,6 +3,7 @@
 import csv
 import os
 import pickle
+import shutil
 import zipfile
 from contextlib import contextmanager
 
@@ -24,8 +25,12 @@ def written_atomically(path, mode="w", previous=None):
             yield file
             file.flush()
             os.fsync(file.fileno())
-        if previous and path.exists():
-            os.replace(path, previous)
+        if previous and path.exists():  # not renamed: at every moment there is a whole file called `path`
+            previous.unlink(missing_ok=True)
+            try:
+                previous.hardlink_to(path)
+            except OSError:  # a file system without links
+                shutil.copyfile(path, previous)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -52,7 +57,7 @@ def read_tensors(path):
     try:
         with zipfile.ZipFile(path) as parts:
             if parts.testzip() is None:
-                return torch.load(path, weights_only=True)
+                return torch.load(path, weights_only=True, map_location="cpu")
     except (zipfile.BadZipFile, RuntimeError, EOFError, pickle.UnpicklingError) as problem:
         raise ValueError(f"{path} is damaged: {problem}") from problem
     raise ValueError(f"{path} is damaged: its check sum is wrong")

@@ -92,13 +92,6 @@ class Together:
         for part in self.parts:
             part.step()
 
-    def state_dict(self):
-        return {str(i): part.state_dict() for i, part in enumerate(self.parts)}
-
-    def load_state_dict(self, states):
-        for i, part in enumerate(self.parts):
-            part.load_state_dict(states[str(i)])
-
 
 SCHEDULES = {
     "constant": lambda optimizer, steps: lr_scheduler.ConstantLR(optimizer, factor=1),
@@ -131,8 +124,8 @@ def fit(model, task, *, epochs, batch_size, max_tokens, word_dropout=0.0, seed=0
 
     `rates` are those of `optimize`; each pass leaves out each word with probability `word_dropout`. Returns the
     history, a list with one dict per finished epoch. Ctrl-C ends the training early and keeps what was learned; with
-    `keep`, a path, each epoch is kept there until the last is done, and a training that was stopped goes on from it.
-    FloatingPointError where the loss is no number any more. Under torchrun the processes share each batch.
+    `keep`, a path, each epoch is kept there, and goes on from it if it is there (`checkpoints.forget` deletes it).
+    FloatingPointError where the loss is not finite. Under torchrun the processes share each batch.
     """
     team = Team(model)
     torch.manual_seed(seed + team.rank)  # dropout of its own in each process
@@ -143,14 +136,14 @@ def fit(model, task, *, epochs, batch_size, max_tokens, word_dropout=0.0, seed=0
     optimizer, schedule = optimize(model, epochs * steps, **rates)
     sizes = {"batch_size": batch_size, "max_tokens": max_tokens}
     settings = sizes | rates | {"epochs": epochs, "word_dropout": word_dropout, "seed": seed, "processes": team.size}
-    parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
-    progress = keep and Progress(keep, parts, generator, settings | {"task": described_task(task)})
+    settings |= identity(model, task)
+    progress = keep and Progress(keep, [model, *optimizer.parts, *schedule.parts], generator, settings)
     history, best = progress.restore() if progress else ([], None)
     bar = tqdm(total=epochs * steps, initial=len(history) * steps, unit=" steps", leave=False, **team.bar)
     try:
         for epoch in range(len(history) + 1, epochs + 1):
             left = words.drop_words(word_dropout, generator)
-            order = team.shares(batches(left, labels, task.train_rows, generator=generator, **sizes), bar)
+            order = team.shares(batches(left, labels, task.train_rows, generator=generator, **sizes), optimizer, bar)
             row = {"epoch": epoch} | team.timed_epoch(order, optimizer, schedule)
             history.append(row | validate(model, task, words, max_tokens))
             if best_epoch(history) is history[-1]:
@@ -161,12 +154,15 @@ def fit(model, task, *, epochs, batch_size, max_tokens, word_dropout=0.0, seed=0
                 bar.write(f"epoch {epoch}/{epochs}: {described(history[-1])}", file=sys.stdout)
     except KeyboardInterrupt:
         bar.write(f"stopped in epoch {len(history) + 1}: what was learned is kept", file=sys.stdout)
+    except FloatingPointError as problem:
+        last = f"the last good checkpoint is {keep}" if keep and keep.exists() else "there is no checkpoint yet"
+        raise FloatingPointError(f"{problem} of epoch {len(history) + 1}: use smaller rates; {last}") from None
+    except torch.OutOfMemoryError:
+        raise torch.OutOfMemoryError(f"the GPU's memory is full: try batch_size={max(1, batch_size // 2)}") from None
     finally:
         bar.close()
         if history:
             model.load_state_dict(best)
-    if progress and len(history) == epochs and team.rank == 0:
-        progress.done()
     return history
 
 
@@ -191,16 +187,20 @@ class Team:
         added = distributed.all_reduce(bucket.buffer().mul_(self.weight), async_op=True)
         return added.get_future().then(lambda future: future.value()[0])
 
-    def shares(self, batches, bar):
+    def shares(self, batches, optimizer, bar):
         """Of each batch every `size`-th review, from `rank` on; where none is left, one that does not count."""
         self.taken = 0
-        for words, labels in batches:
+        *_, last = self.learner.parameters()
+        for step, (words, labels) in enumerate(batches, 1):
             count = len(labels[self.rank :: self.size])
             self.weight = count / len(labels)
             self.taken += count
             mine = slice(self.rank, None, self.size) if count else slice(1)
+            rates = ", ".join(f"{part.param_groups[0]['lr']:.2g}" for part in optimizer.parts)
             yield words[mine], labels[mine]
             bar.update()
+            if not last.grad.isfinite().all():  # after the sum over all processes: they stop at the same step
+                raise FloatingPointError(f"the loss is not finite: rate {rates}, step {step}")
 
     def timed_epoch(self, batches, optimizer, schedule):
         """`train_epoch` as entries of a history; loss and accuracy are means over all processes' reviews."""
@@ -210,14 +210,14 @@ class Team:
             sums = torch.tensor([loss, accuracy, 1.0], device=next(self.learner.parameters()).device) * self.taken
             distributed.all_reduce(sums)
             loss, accuracy = (sums[:2] / sums[2]).tolist()
-        if not math.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss}: use smaller rates. The model is as after its best epoch")
         return {"seconds": time.perf_counter() - began, "train_loss": loss, "train_accuracy": accuracy}
 
 
-def described_task(task):
-    """What tells one task from another: reviews, words, and a sum over all of their numbers."""
-    return [len(task.train_rows), len(task.vocabulary), int(task.words.ids.sum())]
+def identity(model, task):
+    """What tells this training's model from another, and its task: the numbers they are made of."""
+    numbers = [[x for x in vars(part).values() if isinstance(x, (int, float))] for part in model.train().modules()]
+    sizes = [len(task.train_rows), len(task.vocabulary), int(task.words.ids.sum())]
+    return {"model": f"{model} {numbers}", "task": sizes}
 
 
 def validate(model, task, words, max_tokens):

@@ -2,7 +2,7 @@
 
 import argparse
 
-from utils import datasets, presets
+from utils import checkpoints, datasets, presets
 from utils.cli import train
 from utils.files import read_table
 
@@ -55,19 +55,22 @@ def main(argv):
     args = parser.parse_args(argv)
     if unknown := set(args.names) - set(names):
         parser.error(f"nothing is called {', '.join(unknown)}: choose from {', '.join(map(repr, names))}")
-    try:
-        for name, seed, hold_out in list(missing(args.names or names, args.seed)):
-            print(f"{name}, seed {seed}, {'20 000' if hold_out else '25 000'} reviews", flush=True)
-            if name not in VARIANTS:
-                if train.measure(name, seed, hold_out=hold_out, to_record=True) is None:
-                    return 130
-                continue
-            base, changes = VARIANTS[name]
-            *_, row = train.learn(changed(presets.PRESETS[base], changes), seed)
-            if row is None:
+    return train.attempt(measure, args.names or names, args.seed)
+
+
+def measure(names, seeds):
+    """What is missing of them; returns the exit code."""
+    for name, seed, hold_out in list(missing(names, seeds)):
+        print(f"{name}, seed {seed}, {'20 000' if hold_out else '25 000'} reviews", flush=True)
+        if name not in VARIANTS:
+            if train.measure(name, seed, hold_out=hold_out, to_record=True) is None:
                 return 130
-            train.record({"variant": name, "preset": base} | row, ABLATION, ("variant", "seed"))
-    except (datasets.ImdbUnavailable, datasets.ImdbDamaged) as problem:
-        print(problem)
-        return 1
+            continue
+        base, changes = VARIANTS[name]
+        keep = train.on_its_way(train.checkpoint(name, seed))
+        *_, row = train.learn(changed(presets.PRESETS[base], changes), seed, keep=keep)
+        if row is None:
+            return 130
+        train.record({"variant": name, "preset": base} | row, ABLATION, ("variant", "seed"))
+        checkpoints.forget(keep)
     return 0

@@ -1,8 +1,11 @@
 """`python3 -m utils train`: one training for each preset and seed, and one look at the test set after each."""
 
 import argparse
+import contextlib
 import os
+import re
 import signal
+import sys
 import tempfile
 from pathlib import Path
 
@@ -14,6 +17,10 @@ from utils.files import read_table, write_table
 
 RESULTS = datasets.DATA / "results.tsv"
 CHECKPOINTS = datasets.DATA / "checkpoints"
+KNOWN = (
+    *(datasets.ImdbUnavailable, datasets.ImdbDamaged, checkpoints.CannotGoOn),
+    *(FloatingPointError, torch.OutOfMemoryError),
+)
 KEY = ("preset", "reviews", "seed")  # what tells the rows of results.tsv apart
 
 
@@ -47,23 +54,20 @@ def scrambled(model, task, max_tokens):
     return training.evaluate(model, words, task.reviews.labels, task.film_rows, max_tokens=max_tokens)[1]
 
 
-def measure(name, seed, *, epochs=None, hold_out=True, out=None, to_record=False, resume=False):
+def measure(name, seed, *, epochs=None, hold_out=True, out=None, to_record=False):
     """Train preset `name`, look at the test set once, keep a checkpoint; returns that accuracy, None if interrupted.
 
-    The training on its way is kept beside the checkpoint; with `resume` it goes on from there. A training that was
-    interrupted never takes the name of one that was not.
+    It goes on from the training on its way beside the checkpoint, if there is one; that is deleted when all is kept. A
+    training that was interrupted never takes the name of one that was not.
     """
-    preset, rank = presets.PRESETS[name], int(os.environ.get("RANK", 0))
+    preset = presets.PRESETS[name]
     preset |= {"fit": preset["fit"] | ({"epochs": epochs} if epochs else {})}
-    out = out or CHECKPOINTS / f"{name}{'' if hold_out else '-all'}-{seed}.pt"
-    keep = out.with_name(f"{out.stem}-on-its-way.pt")
-    if rank == 0 and not resume:
-        keep.unlink(missing_ok=True)
-    task, model, history, row = learn(preset, seed, hold_out=hold_out, keep=keep)
+    out = out or checkpoint(name, seed, hold_out)
+    task, model, history, row = learn(preset, seed, hold_out=hold_out, keep=on_its_way(out))
+    first = int(os.environ.get("RANK", 0)) == 0  # under torchrun the first process writes
     if row is None:
-        if rank == 0 and history:
-            out = out.with_name(f"{out.stem}-interrupted.pt")
-            keep_checkpoint(out, model, preset, task, history)
+        if first and history:
+            keep_checkpoint(out.with_name(f"{out.stem}-interrupted.pt"), model, preset, task, history)
             print(f"It is that of epoch {training.best_epoch(history)['epoch']}. --resume goes on with this training.")
         return None
     every = torch.arange(len(task.test))
@@ -71,23 +75,39 @@ def measure(name, seed, *, epochs=None, hold_out=True, out=None, to_record=False
     right, mirror = (scores.argmax(1) == task.test.labels).float(), task.test.pairs >= 0
     test, on_mirror, on_others = (right[rows].mean().item() for rows in (mirror | ~mirror, mirror, ~mirror))
     row |= {"mirror": percent(on_mirror) if mirror.any() else "", "test": percent(test)}
-    if rank == 0:
-        if mirror.any():
-            print(f"mirror pairs {on_mirror:.4f}, ordinary reviews {on_others:.4f}")
-        keep_checkpoint(out, model, preset, task, history)
-        print(f"test accuracy {test:.4f} on {len(right)} reviews, trained in {row['seconds']} s on {row['device']}")
+    if mirror.any():
+        print(f"mirror pairs {on_mirror:.4f}, ordinary reviews {on_others:.4f}")
+    print(
+        f"test accuracy {test:.4f} on {len(right)} reviews, trained in {row['seconds']} s on {row['device']}",
+        flush=True,
+    )
+    if first:
         if to_record:
             record({"preset": name} | row, RESULTS, KEY)
+        if keep_checkpoint(out, model, preset, task, history):
+            checkpoints.forget(on_its_way(out))
     return test
 
 
+def checkpoint(name, seed, hold_out=True):
+    """Where the checkpoint of such a training goes."""
+    return CHECKPOINTS / f"{name}{'' if hold_out else '-all'}-{seed}.pt"
+
+
+def on_its_way(out):
+    """Where the training that will end in the checkpoint `out` is kept until then."""
+    return out.with_name(f"{out.stem}-on-its-way.pt")
+
+
 def keep_checkpoint(path, model, preset, task, history):
-    """Write it and say so; where it cannot be written, say that, and lose nothing else."""
+    """Write it and say so; where it cannot be written, say that, and lose nothing else. Returns whether it was."""
     try:
         checkpoints.save(path, model, preset["model"], task.vocabulary, history)
-        print(f"checkpoint: {path}")
     except (OSError, RuntimeError) as problem:  # a full disk is a RuntimeError of torch's
         print(f"No checkpoint, for {path} could not be written: {problem}")
+        return False
+    print(f"checkpoint: {path}")
+    return True
 
 
 def record(row, path, key):
@@ -116,20 +136,39 @@ def main(argv):
         parser.error("--out is one file, and several seeds leave several checkpoints: leave out --out")
     if problem := unwritable(args.out or CHECKPOINTS / "any.pt"):
         parser.error(f"{problem}: name another file with --out")
+    return attempt(train_seeds, args)
+
+
+def attempt(work, *arguments):
+    """Do `work` and return its exit code; of a failure that is known, say what it is and what to do.
+
+    Under torchrun only the first process speaks, and of a failure only the first that notices it.
+    """
+    store, rank = None, 0
     before = signal.signal(signal.SIGTERM, interrupt)  # as Ctrl-C
     try:
-        return train_seeds(args)
-    except (datasets.ImdbUnavailable, datasets.ImdbDamaged, checkpoints.CannotGoOn, FloatingPointError) as problem:
-        print(problem)
-        return 1
-    except torch.OutOfMemoryError:
-        sizes = presets.PRESETS[args.preset]["fit"]
-        print(
-            f"The GPU's memory is full: change batch_size={sizes['batch_size']} of {args.preset!r} in utils/presets.py."
-        )
-        return 1
+        if "RANK" in os.environ:
+            if torch.cuda.is_available():
+                torch.cuda.set_device(training.best_device())
+            store, rank, size = next(distributed.rendezvous("env://"))
+            backend = "nccl" if torch.cuda.is_available() else "gloo"
+            distributed.init_process_group(backend, store=store, rank=rank, world_size=size)
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere if rank else sys.stdout):
+            code = work(*arguments)
+        if store:
+            distributed.destroy_process_group()
+        return code
+    except KNOWN as problem:
+        said = problem
+    except RuntimeError as problem:
+        if not (store and re.search("gloo|NCCL", str(problem))):
+            raise
+        said = "A process of this training was lost: the same command with --resume goes on after the last whole epoch."
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN if store else before)  # torchrun sends one while we speak
+    if store is None or store.add("said", 1) == 1:
+        print(said, flush=True)
+    return 1
 
 
 def unwritable(path):
@@ -150,21 +189,37 @@ def interrupt(*_):
 
 def train_seeds(args):
     """One training for each seed; returns the exit code."""
-    if "RANK" in os.environ:
-        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-        if distributed.get_rank() > 0:  # the first fetches, unpacks and tokenises, and then all read
+    if distributed.is_initialized():
+        first = int(os.environ["LOCAL_RANK"]) == 0  # on each machine it fetches, unpacks and tokenises, then all read
+        if not first:
             distributed.barrier()
         presets.prepare(**presets.PRESETS[args.preset]["task"])
-        if distributed.get_rank() == 0:
+        if first:
             distributed.barrier()
     accuracies = []
-    options = {"epochs": args.epochs, "hold_out": not args.all, "out": args.out, "resume": args.resume}
-    for seed in args.seed:
-        accuracies.append(measure(args.preset, seed, to_record=args.record, **options))
+    for seed in seeds_left(args):
+        options = {"epochs": args.epochs, "hold_out": not args.all, "out": args.out, "to_record": args.record}
+        accuracies.append(measure(args.preset, seed, **options))
         if accuracies[-1] is None:
             return 130
-    if distributed.is_initialized():
-        distributed.destroy_process_group()
-    if len(accuracies) > 1 and int(os.environ.get("RANK", 0)) == 0:
+    if len(accuracies) > 1:
         print(f"mean of {len(accuracies)} seeds: {sum(accuracies) / len(accuracies):.4f}")
     return 0
+
+
+def seeds_left(args):
+    """Those to train: with --resume from the one on, of which a training on its way is kept. CannotGoOn without one."""
+    seeds = [args.seed]
+    if int(os.environ.get("RANK", 0)) == 0:
+        paths = [on_its_way(args.out or checkpoint(args.preset, seed, not args.all)) for seed in args.seed]
+        kept = [i for i, path in enumerate(paths) if path.exists()]
+        if args.resume and not kept:
+            raise checkpoints.CannotGoOn(f"there is no {paths[0]} to go on from: leave out --resume to begin")
+        if kept and not args.resume:
+            raise checkpoints.CannotGoOn(
+                f"{paths[kept[0]]} is a training that was stopped: go on with --resume, or delete it to begin anew"
+            )
+        seeds = [args.seed[kept[0] :] if kept else args.seed]
+    if distributed.is_initialized():
+        distributed.broadcast_object_list(seeds)
+    return seeds[0]

@@ -1,17 +1,21 @@
 """A checkpoint is the model and its words; a training that was killed goes on as if it never had been."""
 
+import itertools
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
-from utils import checkpoints, presets, text, training
+from utils import checkpoints, files, presets, text, training
 from utils.classifiers import ReviewClassifier
 from utils.cli import environment
+from utils.cli import train as cli
 
 TOY = presets.PRESETS["toy"]
 FEW = TOY["fit"] | {"epochs": 3, "batch_size": 200, "word_dropout": 0.1}  # 8 steps an epoch
@@ -24,6 +28,8 @@ def test_checkpoint_comes_back(task, tmp_path):
     loaded, words = checkpoints.load(tmp_path / "new" / "model.pt")
     numbers = text.pad(task.words, torch.arange(5))
     assert torch.equal(model(numbers), loaded(numbers)) and words == task.vocabulary.itos
+    assert not loaded.training
+    assert files.read_tensors(tmp_path / "new" / "model.pt")["history"] == [{"epoch": 1}]
 
 
 def test_a_flipped_byte_in_a_checkpoint_is_found_or_does_no_harm(task, tmp_path):
@@ -51,7 +57,7 @@ class Killed(BaseException):
 
 def train(task, keep=None, **changes):
     torch.manual_seed(0)
-    model = ReviewClassifier(len(task.vocabulary), **SMALL)
+    model = ReviewClassifier(len(task.vocabulary), **SMALL | changes.pop("model", {}))
     history = training.fit(model, task, **FEW | changes, keep=keep)
     return model.state_dict(), [{name: row[name] for name in row if name != "seconds"} for row in history]
 
@@ -61,45 +67,130 @@ def never_stopped(task):
     return train(task)
 
 
-@pytest.mark.parametrize("step", [1, 4, 8, 9, 12, 16, 17, 20, 23, 24])
-def test_killed_at_a_step_it_ends_with_the_same_bits(task, never_stopped, tmp_path, monkeypatch, step):
-    plain, steps = torch.optim.AdamW.step, []
+def at_step(n):
+    plain, steps = torch.optim.AdamW.step, itertools.count(1)
 
-    def until(self, *args, **options):
-        steps.append(1)
-        if len(steps) == step:
-            raise Killed
-        return plain(self, *args, **options)
+    def step(*args, **options):
+        if next(steps) == n:
+            die()
+        return plain(*args, **options)
 
-    monkeypatch.setattr(torch.optim.AdamW, "step", until)
-    with pytest.raises(Killed):
-        train(task, tmp_path / "way.pt")
-    monkeypatch.undo()
-    goes_on_alike(task, never_stopped, tmp_path)
+    torch.optim.AdamW.step = step
 
 
-@pytest.mark.parametrize(("write", "share"), [(1, 0.0), (1, 0.5), (2, 0.1), (2, 0.99), (3, 0.5)])
-def test_killed_while_it_writes_it_ends_with_the_same_bits(task, never_stopped, tmp_path, monkeypatch, write, share):
-    plain, writes = torch.save, []
+def in_write(n, share):
+    """When the file has only `share` of its bytes."""
+    plain, writes = torch.save, itertools.count(1)
 
-    def cut(kept, file):
-        writes.append(1)
+    def save(kept, file):
         plain(kept, file)
-        if len(writes) == write:
+        if next(writes) == n:
             file.truncate(int(share * file.tell()))
-            raise Killed
+            die()
 
-    monkeypatch.setattr(torch, "save", cut)
-    with pytest.raises(Killed):
-        train(task, tmp_path / "way.pt")
-    monkeypatch.undo()
-    goes_on_alike(task, never_stopped, tmp_path)
+    torch.save = save
+
+
+def before_move(n):
+    """A whole file is renamed, from the second on after a link to the one before was made."""
+    moves = itertools.count(1)
+
+    def dying(plain):
+        def move(*args):
+            if next(moves) == n:
+                die()
+            return plain(*args)
+
+        return move
+
+    os.replace, Path.hardlink_to = dying(os.replace), dying(Path.hardlink_to)
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+POINTS = [  # how a training of 3 epochs is killed, where, and how many epochs must have been kept
+    *((at_step, (step,), (step - 1) // 8) for step in (1, 8, 9, 12, 16, 17, 24)),
+    *((in_write, (write, share), write - 1) for write, share in ((1, 0.0), (1, 0.5), (2, 0.1), (2, 0.99), (3, 0.5))),
+    *((before_move, (move,), move // 2) for move in (1, 2, 3, 4, 5)),
+]
+
+
+def main(folder):
+    """Kill a training at each of the points, and the command somewhere in its third epoch; go on; write what came."""
+    task, rows = presets.prepare(**TOY["task"]), []
+    weights, history = train(task)
+    for how, where, _ in POINTS:
+        path = folder / f"{how.__name__}-{len(rows)}.pt"
+        status = in_another_process(lambda how=how, where=where, path=path: (how(*where), train(task, path)))
+        kept = len(torch.load(path)["history"]) if path.exists() else 0
+        resumed, rest = train(task, path)
+        rows.append([status, kept, bytes_different(weights, resumed), rest == history])
+    (folder / "rows.json").write_text(json.dumps(rows))
+
+    line = "--preset toy --epochs 5 --out".split()
+    in_another_process(lambda: cli.main([*line, str(folder / "alone.pt")]))
+    in_another_process(lambda: cli.main([*line, str(folder / "killed.pt")]), "epoch 2/5", folder / "log")
+    assert not (folder / "killed.pt").exists()
+    in_another_process(lambda: cli.main([*line, str(folder / "killed.pt"), "--resume"]), "", folder / "resumed")
+
+
+def in_another_process(work, last_words=None, log=os.devnull):
+    """Do `work` in a copy of this process, what it prints going to `log`; returns how it ended.
+
+    With `last_words` it is killed a moment after it has printed them.
+    """
+    child = os.fork()
+    if child == 0:
+        with open(log, "w", buffering=1) as sys.stdout:
+            work()
+            os._exit(0)
+    while last_words and last_words not in (Path(log).read_text() if Path(log).exists() else ""):
+        time.sleep(0.01)
+    if last_words:
+        time.sleep(0.1)
+        os.kill(child, signal.SIGKILL)
+    return os.waitpid(child, 0)[1]
+
+
+def bytes_different(one, other):
+    return sum((a.view(torch.uint8) != b.view(torch.uint8)).sum().item() for a, b in zip(one.values(), other.values()))
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """The folder where `main` has left what it saw."""
+    if not hasattr(os, "fork"):
+        pytest.skip("this system makes no copy of a process")
+    folder = tmp_path_factory.mktemp("killed")
+    line, variables = [sys.executable, "-m", "utils.tests.test_checkpoints"], {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*line, str(folder)], cwd=environment.ROOT, env=os.environ | variables, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    return folder
+
+
+def test_killed_anywhere_it_ends_with_the_same_bits(killed):
+    rows = json.loads((killed / "rows.json").read_text())
+    for (how, where, kept), row in zip(POINTS, rows, strict=True):
+        assert row == [signal.SIGKILL, kept, 0, True], (how.__name__, where)
+
+
+def test_the_command_killed_and_resumed(killed):
+    said = (killed / "resumed").read_text()
+    assert "goes on after epoch 2" in said and "epoch 1/5" not in said
+    alone, resumed = (torch.load(killed / name)["weights"] for name in ("alone.pt", "killed.pt"))
+    assert bytes_different(alone, resumed) == 0
+    assert not list(killed.glob("killed-*"))
 
 
 def goes_on_alike(task, never_stopped, folder):
     weights, history = train(task, folder / "way.pt")
     assert all(map(torch.equal, weights.values(), never_stopped[0].values())) and history == never_stopped[1]
-    assert list(folder.iterdir()) == []  # done, nothing is left
+    assert not list(folder.glob("*.part"))  # of the write that was cut
+    assert train(task, folder / "way.pt")[1] == history  # until it is forgotten, the last epoch's
+    checkpoints.forget(folder / "way.pt")
+    assert list(folder.iterdir()) == []
 
 
 def stop_after_two(task, path, monkeypatch):
@@ -132,11 +223,38 @@ def test_another_training_does_not_go_on_from_it(task, tmp_path, monkeypatch):
     path = tmp_path / "way.pt"
     stop_after_two(task, path, monkeypatch)
     for changes, name in (({"seed": 1}, "seed"), ({"epochs": 4}, "epochs"), ({"learning_rate": 1.0}, "learning_rate")):
-        with pytest.raises(checkpoints.CannotGoOn, match=rf"of another training \({name}\)"):
+        with pytest.raises(checkpoints.CannotGoOn, match=rf"of another training \({name} .*, not .*\)"):
             train(task, path, **changes)
+    with pytest.raises(checkpoints.CannotGoOn, match=r"of another training \(model\)"):
+        train(task, path, model={"num_heads": 4})  # of the same shapes
     monkeypatch.setattr(torch, "__version__", "1.0")
-    with pytest.raises(checkpoints.CannotGoOn, match=r"of another training \(torch\)"):
+    with pytest.raises(checkpoints.CannotGoOn, match=r"of another training \(torch 2.*, not 1.0\)"):
         train(task, path)
+
+
+def test_a_full_disk_loses_no_epoch_and_ends_no_training(task, never_stopped, tmp_path, monkeypatch, capsys):
+    resource = pytest.importorskip("resource")  # not on Windows
+    path, plain = tmp_path / "way.pt", torch.save
+
+    def full(kept, file):  # from the second epoch on
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        try:
+            if len(kept["history"]) > 1:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+            plain(kept, file)
+            file.flush()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    monkeypatch.setattr(torch, "save", full)
+    weights, history = train(task, path)
+    assert all(map(torch.equal, weights.values(), never_stopped[0].values())) and history == never_stopped[1]
+    said = capsys.readouterr().out
+    assert "epoch 1 is not kept" not in said
+    assert f"epoch 2 is not kept, for {path} could not be written" in said and "epoch 3 is not kept" in said
+    monkeypatch.undo()
+    goes_on_alike(task, never_stopped, tmp_path)
+    assert "goes on after epoch 1" in capsys.readouterr().out
 
 
 def test_ctrl_c_can_go_on(task, never_stopped, tmp_path, monkeypatch):
@@ -154,21 +272,5 @@ def test_ctrl_c_can_go_on(task, never_stopped, tmp_path, monkeypatch):
     goes_on_alike(task, never_stopped, tmp_path)
 
 
-def test_the_command_killed_and_resumed(tmp_path):
-    """SIGKILL in its third epoch, then --resume; beside one that was left alone."""
-    line = [sys.executable, "-m", "utils", "train", "--preset", "toy", "--epochs", "5", "--out"]
-    settings = {"cwd": environment.ROOT, "env": os.environ | {"OMP_NUM_THREADS": "1"}, "text": True}
-    subprocess.run([*line, str(tmp_path / "alone.pt")], check=True, capture_output=True, **settings)
-    with subprocess.Popen([*line, str(tmp_path / "killed.pt")], stdout=subprocess.PIPE, **settings) as process:
-        for said in process.stdout:
-            if "epoch 2/5" in said:
-                time.sleep(0.1)
-                process.send_signal(signal.SIGKILL)
-                break
-    assert not (tmp_path / "killed.pt").exists()
-    done = subprocess.run(
-        [*line, str(tmp_path / "killed.pt"), "--resume"], check=True, capture_output=True, **settings
-    ).stdout
-    assert "goes on after epoch 2" in done and "epoch 1/5" not in done
-    alone, killed = (torch.load(tmp_path / name)["weights"] for name in ("alone.pt", "killed.pt"))
-    assert all(map(torch.equal, alone.values(), killed.values()))
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

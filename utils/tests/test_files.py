@@ -1,8 +1,16 @@
 """Tables come back as they were written, and a write that fails leaves the old file."""
 
-import pytest
+import os
+import tempfile
+from pathlib import Path
 
-from utils.files import read_table, write_table, written_atomically
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from utils.cli import environment
+from utils.files import read_table, read_tensors, write_table, written_atomically
 
 
 def test_a_table_comes_back(tmp_path):
@@ -11,6 +19,7 @@ def test_a_table_comes_back(tmp_path):
     write_table(path, rows)
     assert read_table(path) == rows and path.read_bytes().count(b"\n") == 3 and b"\r" not in path.read_bytes()
     assert read_table(tmp_path / "absent.tsv") == []
+    assert path.read_text("utf8").splitlines()[1] == 'a "quoted" name, with a comma\t0.5'  # as it is, for any reader
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path):
@@ -23,3 +32,109 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
     with pytest.raises(ValueError):
         write_table(path, [{"a": 1}, {"b": 2}])
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+CELLS = st.text(st.characters(exclude_characters="\t\n\r", exclude_categories=["Cs"]))
+
+
+@given(st.lists(st.tuples(CELLS, CELLS.filter(bool)), min_size=1, max_size=4))
+def test_any_table_comes_back(rows):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "one.tsv")
+        rows = [{"first": one, "other": other} for one, other in rows]
+        write_table(path, rows)
+        assert read_table(path) == rows
+
+
+def test_what_was_there_before_is_kept_beside(tmp_path):
+    path, previous = tmp_path / "one.txt", tmp_path / "one.txt.previous"
+    for content, before in (("first", None), ("second", "first"), ("third", "second")):
+        with written_atomically(path, previous=previous) as file:
+            file.write(content)
+        assert path.read_text() == content and (previous.read_text() if before else None) == before
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+POINTS = [(os, "fsync"), (Path, "unlink"), (Path, "hardlink_to"), (os, "replace")]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(("place", "name"), POINTS, ids=lambda value: str(value)[:5])
+def test_killed_at_any_step_of_a_write_there_is_a_whole_file(tmp_path, place, name, when):
+    """As by SIGKILL, in a child; what was there before is kept beside."""
+    path, previous = tmp_path / "one.txt", tmp_path / "previous"
+    path.write_text("old")
+    child = os.fork()
+    if not child:
+        plain = getattr(place, name)
+
+        def deadly(*args, **options):
+            if when == "after":
+                plain(*args, **options)
+            os._exit(9)
+
+        setattr(place, name, deadly)
+        with written_atomically(path, previous=previous) as file:
+            file.write("new")
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert path.read_text() == ("new" if (name, when) == ("replace", "after") else "old")
+    with written_atomically(path, previous=previous) as file:  # and the next write succeeds
+        file.write("next")
+    assert path.read_text() == "next" and previous.read_text() in ("old", "new")
+
+
+def test_tensors_come_back(tmp_path):
+    kept = {"weights": torch.randn(100), "words": ["a", "b"], "history": [{"epoch": 1, "loss": 0.5}]}
+    torch.save(kept, tmp_path / "one.pt")
+    read = read_tensors(tmp_path / "one.pt")
+    assert torch.equal(read.pop("weights"), kept.pop("weights")) and read == kept
+
+
+class Evil:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_no_code_of_a_file_is_run(tmp_path):
+    torch.save({"weights": Evil(tmp_path / "harm")}, tmp_path / "evil.pt")
+    with pytest.raises(ValueError, match=r"evil.pt is damaged: "):
+        read_tensors(tmp_path / "evil.pt")
+    assert not (tmp_path / "harm").exists()
+    torch.load(tmp_path / "evil.pt", weights_only=False)  # what would have happened
+    assert (tmp_path / "harm").exists()
+
+
+def test_no_file_of_ours_is_loaded_with_its_code():
+    """torch.load without weights_only=True, and pickle.load, are found nowhere outside the tests."""
+    for path in [*environment.ROOT.glob("utils/**/*.py"), *environment.ROOT.glob("notebooks/*.ipynb")]:
+        source = path.read_text("utf8")
+        if "tests" not in path.parts:
+            assert all("weights_only=True" in call[:80] for call in source.split("torch.load(")[1:]), path
+            assert "pickle.load" not in source and "weights_only=False" not in source, path
+
+
+def spoilt(whole):
+    yield "empty", b""
+    yield "a letter", b"x"
+    yield "half", whole[: len(whole) // 2]
+    yield "all but the end", whole[:-1]
+    yield "text", b"no tensors here\n" * 100
+    yield "a page", b"<!DOCTYPE html>"
+    yield "zeros", bytes(len(whole))
+    yield "a bit", whole[: len(whole) // 2] + bytes([whole[len(whole) // 2] ^ 1]) + whole[len(whole) // 2 + 1 :]
+    yield "an empty zip", b"PK\x05\x06" + bytes(18)
+
+
+def test_damaged_tensors_are_named(tmp_path):
+    torch.save({"weights": torch.randn(1000)}, tmp_path / "one.pt")
+    whole = (tmp_path / "one.pt").read_bytes()
+    for kind, content in spoilt(whole):
+        (tmp_path / "one.pt").write_bytes(content)
+        with pytest.raises(ValueError, match=r"one.pt is damaged: ."):
+            pytest.fail(f"{kind} is read as {read_tensors(tmp_path / 'one.pt')}")
+    with pytest.raises(FileNotFoundError, match="absent.pt"):
+        read_tensors(tmp_path / "absent.pt")

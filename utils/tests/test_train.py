@@ -1,11 +1,18 @@
 """`train` and its table: what is recorded, what is said, and several processes."""
 
+import dataclasses
+import errno
+import math
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
+import psutil
 import pytest
 import torch
+from torch import distributed
 
 from utils import checkpoints, presets, training
 from utils.cli import environment, train
@@ -67,20 +74,81 @@ def test_interrupted_it_records_nothing_and_keeps_the_checkpoint(short, monkeypa
     assert train.main(["--preset", "toy", "--record"]) == 130 and not list(short.glob("*interrupted*"))
 
 
-def command(tmp_path, *arguments):
-    out = tmp_path / "model.pt"
-    line = [*arguments, "train", "--preset", "toy", "--epochs", "1", "--out", str(out)]
-    done = subprocess.run(
-        line, cwd=environment.ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    torch.load(out, weights_only=True)
-    return done.stdout.strip().splitlines()
+def test_the_command_says_the_accuracy_before_it_saves(tmp_path):
+    line = f"train --preset toy --epochs 1 --out {tmp_path / 'model.pt'}".split()
+    how = {"cwd": environment.ROOT, "env": os.environ | {"OMP_NUM_THREADS": "1"}, "text": True}
+    done = subprocess.run([sys.executable, "-m", "utils", *line], capture_output=True, **how)
+    *_, accuracy, saved = done.stdout.splitlines()
+    assert done.returncode == 0 and re.search(r"test accuracy 0\.\d{4} on 1000 reviews, trained in ", accuracy)
+    assert saved == f"checkpoint: {tmp_path / 'model.pt'}"
+    checkpoints.load(tmp_path / "model.pt")
 
 
-def test_the_command_and_its_last_line(tmp_path):
-    last = command(tmp_path, sys.executable, "-m", "utils")[-1]
-    assert last.startswith("test accuracy 0.") and " on 1000 reviews, trained in " in last
+def test_where_nothing_can_be_saved_the_accuracy_is_said_and_the_training_kept(short, monkeypatch, capsys):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save", full)
+        assert train.main(["--preset", "toy"]) == 0
+    said = capsys.readouterr().out
+    assert said.index("test accuracy") < said.index("could not be written: [Errno 28] No space left on device")
+    assert not (short / "toy-0.pt").exists() and (short / "toy-0-on-its-way.pt").exists()
+    assert train.main(["--preset", "toy", "--resume"]) == 0 and checkpoints.load(short / "toy-0.pt")
+    again = capsys.readouterr().out
+    assert "goes on after epoch 2" in again and "epoch 1/2" not in again
+    assert re.search("test accuracy 0.*?on", again)[0] == re.search("test accuracy 0.*?on", said)[0]
+    assert not list(short.glob("*-on-its-way*"))
+
+
+def test_resume_never_begins_anew_and_without_it_nothing_kept_is_lost(short, monkeypatch, capsys):
+    line, plain, calls = ["--preset", "toy", "--seed", "0", "1", "2"], training.train_epoch, []
+
+    def interrupted(*args):
+        calls.append(1)
+        if len(calls) == 4:  # the second epoch of seed 1
+            raise KeyboardInterrupt
+        return plain(*args)
+
+    assert train.main([*line, "--resume"]) == 1
+    assert f"there is no {short / 'toy-0-on-its-way.pt'} to go on from" in capsys.readouterr().out
+    monkeypatch.setattr(training, "train_epoch", interrupted)
+    assert train.main(line) == 130
+    assert train.main(line) == 1
+    asked = f"{short / 'toy-1-on-its-way.pt'} is a training that was stopped: go on with --resume"
+    assert asked in capsys.readouterr().out and len(calls) == 4
+    assert train.main([*line, "--resume"]) == 0
+    assert len(calls) == 4 + 1 + 2 and "goes on after epoch 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_loss_that_is_not_finite_ends_it_and_overwrites_nothing(short, monkeypatch, capsys, epoch):
+    class Broken(presets.CLASSIFIERS["ReviewClassifier"]):
+        steps = 0
+
+        def forward(self, words):
+            Broken.steps += self.training
+            return super().forward(words) * (math.inf if Broken.steps == 50 * (epoch - 1) + 7 else 1)
+
+    (short / "toy-0.pt").write_text("of a training that ended")
+    monkeypatch.setitem(presets.CLASSIFIERS, "ReviewClassifier", Broken)
+    assert train.main(["--preset", "toy", "--record"]) == 1
+    way, said = short / "toy-0-on-its-way.pt", capsys.readouterr().out
+    rate = {1: "0.00028", 2: "0.0014"}[epoch]  # of one cycle over 100 steps, up to 0.002: at the 7th, at the 57th
+    assert f"the loss is not finite: rate {rate}, step 7 of epoch {epoch}: use smaller rates; the" in said
+    assert (f"the last good checkpoint is {way}" if epoch == 2 else "there is no checkpoint yet") in said
+    assert (short / "toy-0.pt").read_text() == "of a training that ended"
+    assert not (short / "results.tsv").exists() and way.exists() == (epoch == 2)
+
+
+def test_a_full_gpu_is_told_the_batch_size_to_try(short, monkeypatch, capsys):
+    def full(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(training, "train_epoch", full)
+    assert train.main(["--preset", "toy"]) == 1
+    assert capsys.readouterr().out.endswith("the GPU's memory is full: try batch_size=16\n")
+    assert not list(short.glob("*.pt.part"))
 
 
 @pytest.mark.parametrize("line", ["--epochs 0", "--seed 0 1 --out one.pt", "--preset bset"])
@@ -90,66 +158,130 @@ def test_a_wrong_command_says_so(line, capsys):
     assert "error: " in capsys.readouterr().err
 
 
-# What each process of a training was given, and the weights that it ended with.
-WITNESS = """
-import os, sys
-import torch
-from torch import distributed
-from utils import presets, training
-seen, plain = [], training.train_epoch
+def member(folder, rank, size):
+    """What one of `size` processes does, and writes down."""
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet-{size}", rank=rank, world_size=size)
+    seen, plain, task = [], training.train_epoch, presets.prepare(**TOY["task"])
 
-def train_epoch(model, batches, *others):
-    def noted():
-        for words, labels in batches:
-            seen.append(words.sum().item())
-            yield words, labels
-    return plain(model, noted(), *others)
+    def train_epoch(model, batches, *others):
+        def noted():
+            for words, labels in batches:
+                seen.append(words.sum().item())
+                yield words, labels
 
-training.train_epoch = train_epoch
-if "RANK" in os.environ:
-    distributed.init_process_group("gloo")
-toy = presets.PRESETS["toy"]
-task = presets.prepare(**toy["task"])
-model = presets.build(toy, task, 0).double()
-[row] = training.fit(model, task, **toy["fit"] | {"epochs": 1, "batch_size": 33}, seed=0)
-kept = {"seen": seen, "weights": model.state_dict(), "figures": [row["train_loss"], row["train_accuracy"]]}
-torch.save(kept, f"{sys.argv[1]}-{os.environ.get('RANK', 'alone')}.pt")
-"""
+        return plain(model, noted(), *others)
+
+    training.train_epoch = train_epoch
+    model = presets.build(TOY, task, 0).double()
+    [row] = training.fit(model, task, **TOY["fit"] | {"epochs": 1, "batch_size": 31})
+    kept = {"seen": seen.copy(), "weights": model.state_dict(), "figures": [row["train_loss"], row["train_accuracy"]]}
+
+    few = {f"{part}_rows": getattr(task, f"{part}_rows")[::20] for part in ("train", "film", "random")}
+    few = dataclasses.replace(task, **few)
+    for name, preset in presets.PRESETS.items():
+        preset |= {"model": preset["model"] | ({"dropout": 0.0} if "dropout" in preset["model"] else {})}
+        model = presets.build(preset, few, 0).double()
+        settings = {"epochs": 1, "batch_size": 23, "word_dropout": 0.0}
+        training.fit(model, few, **preset["fit"] | settings, keep=folder / f"{name}-{size}.pt")
+        kept[name] = model.state_dict()
+    few = dataclasses.replace(few, film_rows=few.film_rows[:0])  # so that the last epoch is the one left behind
+    wet = TOY | {"model": TOY["model"] | {"dropout": 0.2}}  # each process drops numbers of its own
+    for name, last, way in (("unstopped", 2, "none"), ("stopped", 1, "way"), ("resumed", 2, "way")):
+        left = iter(range(last))
+        training.train_epoch = lambda *args, left=left: plain(*args) if next(left, None) is not None else stop()
+        model = presets.build(wet, few, 0).double()
+        training.fit(model, few, **TOY["fit"] | {"epochs": 2}, keep=folder / f"{way}-{size}.pt")
+        kept[name] = model.state_dict()
+    model = presets.build(TOY, few, 0).double()
+    try:
+        training.fit(model, few, **TOY["fit"] | {"learning_rate": 1e30}, keep=folder / f"huge-{size}.pt")
+    except FloatingPointError as problem:
+        kept["said"] = str(problem)
+    torch.save(kept, folder / f"end-{size}-{rank}.pt")
+
+
+def stop():
+    raise KeyboardInterrupt
 
 
 @pytest.fixture(scope="module")
-def witnesses(tmp_path_factory):
-    """For 1, 2 and 3 processes what each of them was given, and the weights that it ended with."""
-    folder, ends = tmp_path_factory.mktemp("witnesses"), {}
-    (folder / "witness.py").write_text(WITNESS)
-    for size in (1, 2, 3):
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size)]
-        line = [*torchrun, str(folder / "witness.py"), str(folder / f"end-{size}")]
-        variables = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(environment.ROOT)}
-        subprocess.run(line, check=True, capture_output=True, env=variables)
-        ends[size] = [torch.load(folder / f"end-{size}-{rank}.pt") for rank in range(size)]
-    return ends
+def ends(tmp_path_factory):
+    """For 1, 2 and 3 processes what each of them has written down."""
+    if not hasattr(os, "fork"):
+        pytest.skip("this system makes no copy of a process")
+    folder = tmp_path_factory.mktemp("members")
+    line, variables = [sys.executable, "-m", "utils.tests.test_train"], {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*line, str(folder)], cwd=environment.ROOT, env=os.environ | variables, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    return folder, {size: [torch.load(folder / f"end-{size}-{rank}.pt") for rank in range(size)] for size in (1, 2, 3)}
 
 
-def test_processes_share_each_batch(witnesses):
-    [alone] = witnesses[1]
+def test_processes_share_each_batch(ends):
+    [alone] = ends[1][1]
+    assert len(alone["seen"]) == 52
     for size in (2, 3):
-        shares = [end["seen"] for end in witnesses[size]]
+        shares = [end["seen"] for end in ends[1][size]]
         assert [sum(share) for share in zip(*shares, strict=True)] == alone["seen"]
         assert all(mine != other for mine, other in zip(*shares[:2]))
 
 
+@pytest.mark.parametrize("what", ["weights", *presets.PRESETS])
 @pytest.mark.parametrize("size", [2, 3])
-def test_several_processes_train_as_one_does(witnesses, size):
-    """Batches of 33 fall in uneven shares; float64, no dropout, 49 steps."""
-    [alone] = witnesses[1]
-    for end in witnesses[size]:
-        for name, weight in alone["weights"].items():
-            assert (weight - end["weights"][name]).abs().max() < 1e-10, name
+def test_several_processes_train_as_one_does(ends, size, what):
+    """Batches of 31 and 23 fall in uneven shares; float64, no dropout; 52 steps, and 4 of each preset."""
+    [alone] = ends[1][1]
+    for end in ends[1][size]:
+        for name, weight in alone[what].items():
+            assert (weight - end[what][name]).abs().max() < 1e-10, name
         assert end["figures"] == pytest.approx(alone["figures"], abs=1e-6)
 
 
-def test_under_torchrun_only_the_first_process_speaks(tmp_path):
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_stopped_together_they_go_on_as_if_they_had_not(ends, size):
+    """Sums of three depend on their order, and after a new start torch adds up the first step's in another order."""
+    for end in ends[1][size]:
+        for name, weight in end["unstopped"].items():
+            apart = (weight - end["resumed"][name]).abs().max()
+            assert apart == 0 if size < 3 else apart < 1e-10, name
+            assert not torch.equal(weight[-1], end["stopped"][name][-1]), name
+
+
+def test_processes_stop_together_where_the_loss_is_not_finite(ends):
+    [said] = {end["said"] for end in ends[1][2]}
+    assert "there is no checkpoint yet" in said
+
+
+def test_another_number_of_processes_does_not_go_on(ends, task):
+    with pytest.raises(checkpoints.CannotGoOn, match="processes 2, not 1"):
+        training.fit(presets.build(TOY, task, 0), task, **TOY["fit"], keep=ends[0] / "toy-2.pt")
+
+
+def test_under_torchrun_one_is_killed_and_the_rest_resumed(tmp_path):
+    """SIGKILL to one of two: one sentence, exit 1; --resume goes on, and only the first speaks."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "utils"]
-    lines = command(tmp_path, *torchrun)
-    assert sum(line.startswith("test accuracy") for line in lines) == 1
+    line = [*torchrun, *f"train --preset toy --epochs 3 --out {tmp_path / 'model.pt'}".split()]
+    how = {"cwd": environment.ROOT, "env": os.environ | {"OMP_NUM_THREADS": "1"}, "text": True}
+    said = []
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, **how) as process:
+        for words in process.stdout:
+            said.append(words)
+            if "epoch 1/3" in words:
+                psutil.Process(process.pid).children()[1].kill()
+    assert process.returncode == 1 and "".join(said).count("A process of this training was lost") == 1
+    assert not (tmp_path / "model.pt").exists()
+    done = subprocess.run([*line, "--resume"], capture_output=True, **how)
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0 and sum(line.startswith("test accuracy") for line in lines) == 1
+    assert sum("goes on after epoch" in line for line in lines) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+
+
+if __name__ == "__main__":
+    for size in (1, 2, 3):
+        children = []
+        for rank in range(size):
+            children.append(os.fork())
+            if children[-1] == 0:
+                member(Path(sys.argv[1]), rank, size)
+                os._exit(0)
+        assert not any(os.waitpid(child, 0)[1] for child in children), size

@@ -9,6 +9,114 @@ from utils.classifiers import ReviewClassifier
 TOY = presets.PRESETS["toy"]
 
 
+# What one step does, on small things; the toy reviews come after.
+PACKED = text.Packed(torch.arange(1, 13, dtype=torch.int32), torch.tensor([0, 6, 7, 12]))  # of 6, 1 and 5 words
+LABELS = torch.tensor([1, 0, 1])
+
+
+def test_batches_hold_head_and_tail_of_the_rows_asked_for_each_with_its_label():
+    options = {"batch_size": 2, "max_tokens": 4}
+    [(words, labels)] = training.batches(PACKED, LABELS, torch.tensor([0, 1]), **options)
+    assert words.tolist() == [[7, 0, 0, 0], [1, 2, 5, 6]] and labels.tolist() == [0, 1]
+    [(words, labels)] = training.batches(PACKED, torch.tensor([0, 0, 1]), torch.tensor([2]), **options)
+    assert words.tolist() == [[8, 9, 11, 12]] and labels.tolist() == [1]
+
+
+class Counts(torch.nn.Module):
+    """Scores of a review from how often each of 13 words is in it; dropout changes them while training."""
+
+    def __init__(self):
+        super().__init__()
+        self.classify, self.dropout = torch.nn.Linear(13, 2), torch.nn.Dropout(0.9)
+
+    def forward(self, words):
+        counts = torch.nn.functional.one_hot(words, 13).sum(1).float()
+        return self.classify(self.dropout(counts))
+
+
+def test_predictions_are_the_models_on_head_and_tail_without_dropout():
+    torch.manual_seed(0)
+    model, rows = Counts().train(), torch.tensor([2, 0])
+    scores = training.predict(model, PACKED, rows, max_tokens=4)
+    wanted = model.eval()(torch.tensor([[8, 9, 11, 12], [1, 2, 5, 6]]))
+    assert torch.allclose(scores, wanted)
+    loss, accuracy = training.evaluate(model, PACKED, torch.tensor([0, 1, 1]), rows, max_tokens=4)
+    assert loss == pytest.approx(torch.nn.functional.cross_entropy(wanted, torch.tensor([1, 0])).item())
+    assert accuracy == (wanted.argmax(1) == torch.tensor([1, 0])).float().mean()
+    assert training.predict(model, PACKED, torch.arange(0), max_tokens=4).shape == (0, 2)
+
+
+def test_an_epoch_is_the_five_steps_written_out():
+    torch.manual_seed(0)
+    batches = [(torch.randint(1, 13, (size, 5)), torch.randint(0, 2, (size,))) for size in (3, 1, 2)]
+    ours, theirs = Counts().eval(), Counts()
+    for model in (ours, theirs):
+        model.dropout.p = 0.0
+    theirs.load_state_dict(ours.state_dict())
+    optimizers = [torch.optim.SGD(model.parameters(), lr=1.0) for model in (ours, theirs)]
+    halving = [torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5) for optimizer in optimizers]
+    loss, accuracy = training.train_epoch(ours, batches, optimizers[0], halving[0])
+    assert ours.training
+    losses, right = [], 0
+    for words, labels in batches:
+        scores = theirs(words)
+        each = -scores.log_softmax(1)[torch.arange(len(labels)), labels]
+        losses += each.tolist()
+        right += sum(int(row.argmax()) == int(label) for row, label in zip(scores, labels))
+        gradients = torch.autograd.grad(each.mean(), list(theirs.parameters()))
+        rate = optimizers[1].param_groups[0]["lr"]
+        with torch.no_grad():
+            for weight, gradient in zip(theirs.parameters(), gradients):
+                weight -= rate * gradient
+        optimizers[1].step()
+        halving[1].step()
+    assert all(torch.allclose(*pair, atol=1e-5) for pair in zip(ours.parameters(), theirs.parameters()))
+    assert loss == pytest.approx(sum(losses) / 6, abs=1e-5) and accuracy == pytest.approx(right / 6)
+
+
+def test_what_is_looked_up_has_an_optimizer_and_a_rate_of_its_own():
+    model = ReviewClassifier(20, 8, 2, 8, 1)
+    optimizer, _ = training.optimize(model, 10, learning_rate=0.3, schedule="constant", table_rate=0.7)
+    adam, adagrad = optimizer.parts
+    assert [p.param_groups[0]["lr"] for p in optimizer.parts] == [0.3, 0.7]
+    assert type(adam) is torch.optim.AdamW and type(adagrad) is torch.optim.Adagrad
+    [table] = adagrad.param_groups[0]["params"]
+    assert table is model.embedding.weight and adagrad.param_groups[0]["initial_accumulator_value"] == 1e-6
+    rest = {id(p) for p in model.parameters()} - {id(table)}
+    assert {id(p) for p in adam.param_groups[0]["params"]} == rest
+    optimizer, _ = training.optimize(model, 10, learning_rate=0.3, schedule="constant")
+    assert len(optimizer.parts) == 1 and len(optimizer.parts[0].param_groups[0]["params"]) == len(rest) + 1
+
+
+def test_words_are_left_out_while_training_alone_and_by_the_seed(task, monkeypatch):
+    seen, shares, validated = [], [], []
+    plain, drop = training.batches, text.Packed.drop_words
+
+    def batches(packed, labels, rows, **options):
+        seen.append((packed.ids.clone(), rows))
+        return plain(packed, labels, rows[:64], **options)
+
+    def dropped(self, share, generator=None):
+        shares.append(share)
+        return drop(self, share, generator)
+
+    def evaluated(model, packed, labels, rows, **options):
+        validated.append((packed, rows))
+        return 0.0, 0.5
+
+    monkeypatch.setattr(training, "batches", batches)
+    monkeypatch.setattr(training, "evaluate", evaluated)
+    monkeypatch.setattr(text.Packed, "drop_words", dropped)
+    for seed in (0, 0, 1):
+        learn(task, seed, epochs=1, word_dropout=0.3)
+    assert shares == [0.3] * 3 and all(rows.equal(task.train_rows) for _, rows in seen)
+    (first, _), (again, _), (other, _) = seen
+    assert first.equal(again) and not first.equal(other) and 0.65 < len(first) / len(task.words.ids) < 0.75
+    assert all(packed.ids.equal(task.words.ids) for packed, _ in validated)
+    for film, random in zip(validated[::2], validated[1::2]):
+        assert film[1].equal(task.film_rows) and random[1].equal(task.random_rows)
+
+
 def learn(task, seed=0, **changes):
     torch.manual_seed(seed)
     model = ReviewClassifier(len(task.vocabulary), **TOY["model"] | changes.pop("model", {}))
@@ -74,22 +182,20 @@ def test_the_best_epoch_is_the_one_kept(task, monkeypatch):
 
 
 def test_ctrl_c_keeps_what_was_learned(task, monkeypatch, capsys):
-    evaluate, calls = training.evaluate, []
+    """The weights of the best epoch that was finished; here each epoch is held against what was there after it."""
+    states, accuracies = [], iter([0.6, 0.5, 0.7, 0.5, 0.65, 0.5])  # film and random, of three epochs
 
-    def interrupted(*args, **options):
-        calls.append(args)
-        if len(calls) > 3:  # two epochs' worth of validations less one
+    def interrupted(model, *args, **options):
+        states.append({name: value.clone() for name, value in model.state_dict().items()})
+        if len(states) == 7:  # in the fourth
             raise KeyboardInterrupt
-        return evaluate(*args, **options)
+        return 0.0, next(accuracies)
 
     monkeypatch.setattr(training, "evaluate", interrupted)
-    torch.manual_seed(0)
-    model = ReviewClassifier(len(task.vocabulary), **TOY["model"])
-    before = model.embedding.weight.clone()
-    history = training.fit(model, task, **TOY["fit"], seed=0)
-    assert len(history) == 1 and "stopped in epoch 2" in capsys.readouterr().out
-    loss, accuracy = evaluate(model, task.words, task.reviews.labels, task.film_rows, max_tokens=128)
-    assert accuracy == history[0]["film_accuracy"] and not torch.equal(before, model.embedding.weight)
+    model, history = learn(task, epochs=5)
+    assert len(history) == 3 and "stopped in epoch 4" in capsys.readouterr().out
+    assert all(map(torch.equal, model.state_dict().values(), states[2].values()))
+    assert not any(map(torch.equal, states[2].values(), states[6].values()))
 
 
 def test_predictions_come_in_the_order_asked_for(task):
