@@ -1,5 +1,6 @@
 """The command line: python3 -m utils VERB, from the repository's root."""
 
+import difflib
 import importlib
 import sys
 
@@ -9,17 +10,18 @@ if sys.version_info < (3, 11):  # noqa: UP036  said here, in words that an older
         "get one from https://www.python.org/downloads and start again with it, as in `python3.13 -m utils lab`."
     )
 
-from utils.cli import environment
+from utils.cli import arguments, environment
 
 LIBRARY, NOTEBOOKS = environment.LIBRARY, environment.LIBRARY + environment.NOTEBOOK_TOOLS
 VERBS = {  # verb: module of utils.cli, function, what it needs, help
-    "lab": ("notebooks", "lab", NOTEBOOKS, "open JupyterLab at the first notebook [options of jupyter lab]"),
+    "lab": ("lab", "main", NOTEBOOKS, "open JupyterLab at the first notebook [options of jupyter lab]"),
     "test": ("notebooks", "test", NOTEBOOKS, "nbval, then the tests in utils [--browser] [options of pytest]"),
     "run": ("notebooks", "run", NOTEBOOKS, "re-execute notebooks and store their outputs [--force] [NOTEBOOK ...]"),
     "train": ("train", "main", LIBRARY, "train a review classifier on IMDB [--help shows its options]"),
     "compare": ("compare", "main", LIBRARY, "all trainings that notebook 07's tables stand on, where they are missing"),
     "data": ("data", "main", LIBRARY, "fetch and check IMDB ahead of a class"),
     "publish": ("publish", "main", NOTEBOOKS, "write the address OWNER/REPOSITORY into Colab badges and first cells"),
+    "site": ("site", "main", NOTEBOOKS + ("latex2mathml",), "static pages of all notebooks, to read without a kernel"),
     "doctor": ("doctor", "main", (), "what is here and what is missing, in ten lines, each with its remedy"),
 }
 
@@ -28,12 +30,23 @@ def main(argv):
     """Do what `argv` says, in an environment that has the requirements; returns the exit code."""
     verb, *rest = argv or ["--help"]
     asks = {"-h", "--help"} & {verb, *rest}
-    if verb not in VERBS or (asks and verb in ("lab", "test", "run")):  # train and data explain themselves
+    if verb not in VERBS or (asks and verb in ("lab", "test", "run")):  # the others explain themselves
+        if not asks:
+            near = difflib.get_close_matches(verb, VERBS, 1)
+            print(f"There is no verb {verb!r}{f': did you mean {near[0]}?' if near else '.'}\n")
         print("usage: python3 -m utils VERB ...\n")
         for name, (*_, meaning) in VERBS.items():
             print(f"  {name:7} {meaning}")
         return 0 if asks else 2
-    module, function, packages, _ = VERBS[verb]
+    module, function, packages, meaning = VERBS[verb]
+    if asks and environment.lacking(packages) and not environment.finished():
+        print(f"usage: python3 -m utils {verb} ...\n\n{meaning}\n")
+        for name, effect in arguments.options(module):
+            print(f"  {name:9} {effect}")
+        return 0
+    if problem := arguments.problem(verb, rest):
+        print(problem, file=sys.stderr)
+        return 2
     environment.enter(argv, packages)
     return getattr(importlib.import_module(f"utils.cli.{module}"), function)(rest)
 

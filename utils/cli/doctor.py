@@ -75,7 +75,7 @@ def findings(python):
     yield (
         "data/",
         "can be written" if writes else "cannot be written",
-        "" if writes else "nothing is cached: get the right",
+        "" if writes else "start in a copy of this folder that is yours",
     )
 
 

@@ -14,17 +14,22 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = ROOT / "requirements.txt"
 VENV = ROOT / ".venv"
+WITHOUT_CUDA, WITH_CUDA = "350 MB to download, 1.5 GB on the disk", "3.3 GB to download, 6 GB on the disk"  # measured
 CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
 
 # What a Python must have to be used as it is: usable versions (from, below), not the exact pins.
 LIBRARY = ("torch", "torchtext", "sentencepiece", "numpy", "matplotlib", "ipywidgets", "pooch", "tqdm")
-NOTEBOOK_TOOLS = ("jupyterlab", "nbclient", "nbval", "pytest", "pytest-xdist")
+NOTEBOOK_TOOLS = ("jupyterlab", "hypothesis", "nbclient", "nbval", "pytest", "pytest-xdist")
 USABLE = {"torch": ((2, 6), (3,)), "torchtext": ((0, 6), (0, 7)), "ipywidgets": ((7, 7), (9,))}
 
 FAILURES = (  # what pip and venv say → what the reader is told; the first that fits
     (
         r"No space left on device|not enough space on the disk",
-        "The disk, or the folder for temporary files, is full: free 3 GB and start again.",
+        "The disk, or the folder for temporary files, is full: make room (3 GB, with CUDA 13 GB) and start again.",
+    ),
+    (
+        r"Permission denied: '([^']*)'|Read-only file system: '([^']*)'",
+        r"\1\2 cannot be written: make a copy of this folder that is yours, and start there.",
     ),
     (
         r"connection broken|ConnectionError|timed out|ProxyError|name resolution|getaddrinfo",
@@ -91,6 +96,9 @@ def make(missing):
     if not (importlib.util.find_spec("venv") and importlib.util.find_spec("ensurepip")):
         package = f"python{sys.version_info.major}.{sys.version_info.minor}-venv"
         sys.exit(f"This Python cannot make environments: sudo apt install {package} (Debian, Ubuntu) and start again.")
+    if not os.access(ROOT, os.W_OK):
+        lacks = f"{ROOT} cannot be written, and {sys.executable} lacks {', '.join(missing)}"
+        sys.exit(f"{lacks}: make a copy of this folder that is yours, and start there.")
     cuda = sys.platform == "linux" and has_nvidia()
     pip = [venv_python(), "-m", "pip", "install", "--disable-pip-version-check"]
     # What was cut short may hold packages that pip takes for whole ones, so only a finished `.venv` is built upon.
@@ -100,8 +108,7 @@ def make(missing):
         print(f"requirements.txt has changed: bringing {VENV} up to date.", flush=True)
     else:
         print(f"{sys.executable} lacks {', '.join(missing)}.")
-        size = "3 GB" if cuda else "400 MB"
-        print(f"Installing requirements.txt into {VENV}: about {size} to download, once; some minutes.", flush=True)
+        print(f"Installing requirements.txt into {VENV}, once: {WITH_CUDA if cuda else WITHOUT_CUDA}.", flush=True)
         # In two steps, because venv keeps to itself why ensurepip failed.
         step([sys.executable, "-m", "venv", "--clear", "--without-pip", VENV])
         step([venv_python(), "-m", "ensurepip"])
@@ -112,7 +119,8 @@ def make(missing):
         if not step(
             [*pip, "--no-deps", "--index-url", CPU_WHEELS, *impatient, torch], unless="No matching distribution"
         ):
-            print(f"{CPU_WHEELS} has no {torch}, or is out of reach: trying the ordinary one, 3 GB.", flush=True)
+            print(f"{CPU_WHEELS} has no {torch}, or is out of reach.")
+            print(f"The ordinary one brings CUDA: {WITH_CUDA}. Ctrl-C stops here.", flush=True)
     step([*pip, "-r", REQUIREMENTS])
     stamp().write_text(requirements_sha256())
     print(f"Done: {VENV} is ready.", flush=True)

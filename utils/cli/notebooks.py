@@ -1,14 +1,12 @@
-"""Notebooks as files: opening, testing, re-executing and storing them (`python3 -m utils lab`, `test`, `run`)."""
+"""Notebooks as files: testing, re-executing and storing them (`python3 -m utils test`, `run`)."""
 
 import copy
-import hashlib
 import os
 import re
 import sys
 import time
 from pathlib import Path
 
-import matplotlib.font_manager  # noqa: F401  builds its cache now: in a notebook, the notice would go to stderr
 import nbformat
 import pytest
 from nbclient import NotebookClient
@@ -16,6 +14,7 @@ from nbclient.exceptions import CellControlSignal, DeadKernelError
 from nbclient.output_widget import OutputWidget
 
 from utils.cli import environment
+from utils.cli.lab import METADATA, source_sha256
 from utils.files import written_atomically
 
 FOLDER = environment.ROOT / "notebooks"
@@ -59,13 +58,8 @@ def bootstrap(repository=None, branch="main"):
     return BOOTSTRAP.replace('"", "main"', f'"{address}", "{branch}"')
 
 
-METADATA = {
-    "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
-    "language_info": {"name": "python"},
-}
 CELL_METADATA = ("tags", "jupyter", "cellView")  # the last two fold a cell, in JupyterLab and in Colab
 WIDGET = "application/vnd.jupyter.widget-view+json"
-os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # this environment's kernel, not one from the home directory
 KERNEL_OPTIONS = [
     # Pictures do not name the version of matplotlib that drew them.
     "--InlineBackend.print_figure_kwargs={'bbox_inches': 'tight', 'metadata': {'Software': None}}",
@@ -88,19 +82,10 @@ def notebook_paths():
     return sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
 
 
-def lab(arguments):
-    """Become JupyterLab, open at the first notebook, for this machine only; Jupyter makes a token of its own."""
-    place = "/lab" + "".join(f"/tree/notebooks/{path.name}" for path in notebook_paths()[:1])
-    options = [f"--ServerApp.root_dir={environment.ROOT}", "--ServerApp.ip=127.0.0.1", "--ServerApp.answer_yes=True"]
-    environment.replace_process(
-        [sys.executable, "-m", "jupyterlab", *options, f"--LabApp.default_url={place}", *arguments]
-    )
-
-
 def test(arguments):
     """One run of pytest over all notebooks and the tests of `utils`; returns its exit code.
 
-    Its processes, one for each core, share the files out; each computes with one thread, so that none waits for another.
+    Its processes, one for each core, share the files out; each computes with one thread, or they would hinder each other.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     command = [*NBVAL, *SHARED_OUT, *map(str, notebook_paths()), str(TESTS), *arguments]
@@ -115,9 +100,7 @@ def run(arguments):
     """
     force = "--force" in arguments
     names = [name for name in arguments if name != "--force"]
-    for path in [Path(name) for name in names] or notebook_paths() or [FOLDER]:
-        if not path.is_file():
-            sys.exit(f"{path} is no notebook: name one by its path, or none to run all that are in notebooks/.")
+    for path in [Path(name) for name in names] or notebook_paths():
         print(path, flush=True)
         start = time.perf_counter()
         try:
@@ -181,12 +164,6 @@ def normalised(book):
                     raise ValueError(f"Cell {cell.execution_count} draws, and no text below opens with what it shows.")
                 output.metadata = {"image/png": {"alt": caption(following)}}
     return book
-
-
-def source_sha256(book):
-    """A fingerprint of the code, stored with the outputs: it tells when they are those of other code."""
-    source = "\0".join(cell.source for cell in book.cells if cell.cell_type == "code")
-    return hashlib.sha256(source.encode()).hexdigest()
 
 
 def caption(cell):

@@ -1,7 +1,8 @@
-"""`python3 -m utils publish OWNER/REPOSITORY`: the address of these notebooks, in badges and in bootstrap cells."""
+"""`python3 -m utils publish OWNER/REPOSITORY`: the address of these notebooks, wherever it stands, or nowhere."""
 
 import argparse
 import re
+from urllib.parse import quote
 
 import nbformat
 
@@ -10,11 +11,11 @@ from utils.files import written_atomically
 
 README = environment.ROOT / "README.md"
 NAME = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,38})/[A-Za-z0-9._-]{1,100}"
-BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\([^)]*\)\n\n")
+BADGES = re.compile(r"(\[!\[Open in \w+\]\([^)]*\)\]\([^)]*\)\s+)+")
 
 
 def main(argv):
-    """Write the Colab badges and the bootstrap cells of all notebooks, and README's badge; --none takes them back."""
+    """Write badges and bootstrap cells of all notebooks, and README's badges and address; --none takes them back."""
     parser = argparse.ArgumentParser(prog="python3 -m utils publish", description=main.__doc__)
     parser.add_argument("repository", nargs="?", metavar="OWNER/REPOSITORY", help="on github.com")
     parser.add_argument("--branch", default="main", help="(main)")
@@ -33,6 +34,8 @@ def main(argv):
         book.cells[0].source = badged(book.cells[0].source, args.repository, args.branch, path.name)
         notebooks.write(notebooks.normalised(book), path)
     text = badged(README.read_text("utf8"), args.repository, args.branch, notebooks.notebook_paths()[0].name)
+    address = f"https://github.com/{args.repository}" if args.repository else "ADDRESS"
+    text = re.sub(r"git clone \S+", f"git clone {address}", text)
     with written_atomically(README) as file:
         file.write(text)
     print(f"{len(notebooks.notebook_paths())} notebooks and {README.name}: {args.repository or 'no address'}")
@@ -40,9 +43,15 @@ def main(argv):
 
 
 def badged(text, repository, branch, name):
-    """`text` with the badge below its title, instead of the one that it had."""
-    title, rest = BADGE.sub("", text).split("\n\n", 1)
+    """`text` with badges below its title, instead of those that it had."""
+    title, rest = BADGES.sub("", text, count=1).split("\n\n", 1)
     if not repository:
         return f"{title}\n\n{rest}"
-    link = f"https://colab.research.google.com/github/{repository}/blob/{branch}/notebooks/{name}"
-    return f"{title}\n\n[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({link})\n\n{rest}"
+    colab = f"https://colab.research.google.com/github/{repository}/blob/{branch}/notebooks/{name}"
+    binder = f"https://mybinder.org/v2/gh/{repository}/{quote(branch, safe='')}?labpath=notebooks%2F{name}"
+    return f"""{title}
+
+[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab})
+[![Open in Binder](https://mybinder.org/badge_logo.svg)]({binder})
+
+{rest}"""

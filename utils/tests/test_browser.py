@@ -1,4 +1,4 @@
-"""Every notebook in a real JupyterLab: run from top to bottom, then each slider moved and each text box filled.
+"""Every notebook in a real JupyterLab: run from top to bottom, each slider moved, each text box filled, then saved.
 
 Only with `python3 -m utils test --browser`, and on the toy reviews. What ran is read from the notebook's model in the
 page, which holds every cell; the widgets are tried where the reader finds them, on the page.
@@ -17,7 +17,7 @@ import time
 import urllib.request
 from types import SimpleNamespace
 
-import nbformat
+import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
@@ -29,10 +29,7 @@ NO_BROWSER = f"""No notebook was tried in a browser. Get one, and Playwright to 
   sudo apt install chromium    (Debian; elsewhere: {sys.executable} -m playwright install chromium)"""
 ROOT_USER = hasattr(os, "geteuid") and os.geteuid() == 0
 
-SETTINGS = {  # no questions about news, and no cell left out of the page
-    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
-    "notebook-extension/tracker": {"windowingMode": "none"},
-}
+SETTINGS = {"notebook-extension/tracker": {"windowingMode": "none"}}  # no cell left out of the page
 READY = "window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status == 'idle'"
 CELLS = """[...jupyterapp.shell.currentWidget.content.model.cells].filter(cell => cell.type == "code").map(cell => {
     const {source, metadata, outputs, execution_count} = cell.toJSON();
@@ -57,6 +54,7 @@ NOT_DRAWN = ":not(.lm-mod-hidden):not(:has(> .lm-Widget))"  # a finished progres
 FAILED = "[data-mime-type$=error], [data-mime-type$=stderr]"
 SLIDERS, BOXES = ".noUi-handle", ".widget-text input[type=text]"
 OTHERS = "select, button, textarea, input:not([type=text])"
+MESSAGES = ".jp-Dialog, .Toastify__toast"
 
 
 @pytest.fixture(scope="module")
@@ -80,14 +78,17 @@ def browser(request, notices):
         paths = [*map(shutil.which, BROWSERS), playwright.chromium.executable_path]
         path = next((path for path in paths if path and os.path.exists(path)), None) or skip_loudly()
         with playwright.chromium.launch(executable_path=path, chromium_sandbox=not ROOT_USER) as started:
-            yield started.new_context(viewport={"width": 1280, "height": 1000})
+            context = started.new_context(viewport={"width": 1280, "height": 1000})
+            context.set_default_timeout(120_000)  # beside other jobs a page takes its time
+            yield context
 
 
 @pytest.fixture(scope="module")
 def lab(browser, notices, tmp_path_factory):
     """`python -m utils lab` on a copy of the repository without IMDB, and with nothing of the user's own Jupyter.
 
-    Gives `folder`, that of the copy's notebooks; `address(name)` of a page; `pictures`, a folder; `ask(path, method)`.
+    Gives `folder`, that of the copy's notebooks; `address(name)` of a page; `pictures`, a folder; `ask(path, method)`;
+    `worked()`, the seconds that its kernels have computed.
     """
     root, home, pictures = map(tmp_path_factory.mktemp, ("repository", "jupyter", "pictures"))
     shutil.copytree(environment.ROOT / "utils", root / "utils", ignore=shutil.ignore_patterns("__pycache__"))
@@ -120,6 +121,13 @@ def lab(browser, notices, tmp_path_factory):
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         return opener.open(request, timeout=20).read()
 
+    def worked():
+        seconds = 0
+        for process in psutil.Process(server.pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):  # it has ended
+                seconds += sum(process.cpu_times()[:2])
+        return seconds
+
     with (
         (home / "log.txt").open("w") as log,
         # Not in the group of processes that Ctrl-C ends: it is ended below, with its kernels.
@@ -136,7 +144,8 @@ def lab(browser, notices, tmp_path_factory):
             notices.append(("-", "browser", f"{browser.browser.version}, screenshots: {pictures}"))
             # A workspace for each notebook, or JupyterLab would open those of the tests before it too.
             place = f"http://127.0.0.1:{port}/lab/workspaces/{{0}}/tree/notebooks/{{0}}.ipynb?token={token}"
-            yield SimpleNamespace(folder=root / "notebooks", address=place.format, pictures=pictures, ask=ask)
+            folder = root / "notebooks"
+            yield SimpleNamespace(folder=folder, address=place.format, pictures=pictures, ask=ask, worked=worked)
         finally:
             try:
                 ask("shutdown", "POST")
@@ -148,37 +157,80 @@ def lab(browser, notices, tmp_path_factory):
                 server.kill()
 
 
-def check(browser, lab, name, patience=15):
-    """Run notebook `name` and try its widgets, each for `patience` seconds. Raises AssertionError: what is wrong."""
-    # Cells that were never run, so that the counts are those of this run.
+class Patience:
+    """Lasts while the kernel computes, however slowly; ends `seconds` after it has stopped, or at LONGEST."""
+
+    LONGEST = 600
+
+    def __init__(self, lab, seconds):
+        self.lab, self.seconds = lab, seconds
+        self.start = self.worked = lab.worked()
+        self.since = time.monotonic()
+
+    def lasts(self):
+        worked = self.lab.worked()
+        if abs(worked - self.worked) > 0.1:  # waiting takes some, too
+            self.worked, self.since = worked, time.monotonic()
+        return time.monotonic() - self.since < self.seconds and worked - self.start < self.LONGEST
+
+
+def check(browser, lab, name, patience=60):
+    """Run notebook `name`, try its widgets, save it. Raises AssertionError: what is wrong.
+
+    `patience` is for how many seconds the kernel may do nothing where something is waited for.
+    """
     path = lab.folder / f"{name}.ipynb"
-    book = nbformat.read(path, as_version=4)
-    for cell in book.cells:
-        if cell.cell_type == "code":
-            cell.execution_count, cell.outputs = None, []
-    nbformat.write(book, path)
+    stored = path.read_bytes()
+    with opened(browser, lab, name) as page:
+        choose(page, "Edit", "Clear Outputs of All Cells")  # so that the counts are those of this run
+        run_all(page)
+        try_widgets(page, lab, finished(page, lab, patience), patience, lab.pictures / name)
+        save(page)
+    need(path.read_bytes() == stored, f"{name}: was only read and run, and is not as it was stored")
+
+
+@contextlib.contextmanager
+def opened(browser, lab, *names):
+    """The page of a notebook, or those of several at once; then, a picture where it failed, and no kernel left."""
+    pages = [browser.new_page() for _ in names]
     try:
-        with browser.new_page() as page:
-            try:
-                page.goto(lab.address(name))
-                page.wait_for_function(READY)
-                try_widgets(page, run_all(page), patience, lab.pictures / name)
-            except Exception:
-                page.screenshot(path=lab.pictures / f"{name}-failed.png")
-                raise
+        for page, name in zip(pages, names):
+            page.goto(lab.address(name))
+        for page in pages:
+            page.wait_for_function(READY)
+            need(not page.locator(MESSAGES).count(), "".join(page.locator(MESSAGES).all_inner_texts()))
+        yield pages[0] if len(names) == 1 else pages
+    except Exception:
+        for page, name in zip(pages, names):
+            page.screenshot(path=lab.pictures / f"{name}-failed.png")
+        raise
     finally:
+        for page in pages:
+            page.close()
         for kernel in json.loads(lab.ask("kernels")):  # also one that is still busy
             lab.ask(f"kernels/{kernel['id']}", "DELETE")
 
 
-def run_all(page, patience=120):
-    """Restart and run all; returns the titles of the cells with widgets, one for each widget."""
-    page.get_by_role("menuitem", name="Kernel").click()
-    page.get_by_role("menuitem", name="Restart Kernel and Run All Cells…").click()
+def choose(page, menu, item):
+    page.get_by_role("menuitem", name=menu, exact=True).click()
+    page.get_by_role("menuitem", name=item).click()
+
+
+def run_all(page):
+    choose(page, "Kernel", "Restart Kernel and Run All Cells…")
     dialog = page.locator(".jp-Dialog")
     dialog.locator(".jp-mod-accept").click()
     dialog.wait_for(state="detached")
-    end = time.monotonic() + patience
+
+
+def save(page):
+    page.keyboard.press("Control+s")
+    page.wait_for_function("!jupyterapp.shell.currentWidget.context.model.dirty")
+
+
+def finished(page, lab, patience):
+    """Waits until all cells are done; returns the titles of the cells with widgets, one for each widget."""
+    dialog, first = page.locator(".jp-Dialog"), None
     while True:
         cells = page.evaluate(CELLS)
         for cell in cells:
@@ -186,33 +238,36 @@ def run_all(page, patience=120):
         waiting = [cell["title"] for cell in cells if not cell["count"]]
         if not waiting:
             break
+        if len(waiting) != first:
+            first, patient = len(waiting), Patience(lab, patience)
         need(not dialog.count(), "".join(dialog.all_inner_texts()))  # the kernel died
-        need(time.monotonic() < end, f"{waiting[0]}: not done after {patience} s, nor {len(waiting) - 1} more cells")
-        page.wait_for_timeout(500)
+        need(patient.lasts(), f"{waiting[0]}: not done, nor {len(waiting) - 1} more cells")
+        page.wait_for_timeout(250)
     counts = [cell["count"] for cell in cells]
     need(counts == list(range(1, len(cells) + 1)), f"the cells are counted {counts}, not 1, 2, 3, …")
     return [cell["title"] for cell in cells for _ in range(cell["widgets"])]
 
 
-def try_widgets(page, titles, patience, picture):
+def try_widgets(page, lab, titles, patience, picture):
     """Move every slider and fill every text box; their widget must then show something else, and no error."""
     views = page.locator(VIEWS)
-    end = time.monotonic() + patience
+    patient = Patience(lab, patience)
     while (drawn := views.count() - page.locator(VIEWS + NOT_DRAWN).count()) != len(titles):
-        need(time.monotonic() < end, f"{drawn} of these widgets are on the page: {titles}")
+        need(patient.lasts(), f"{drawn} of these widgets are on the page: {titles}")
         page.wait_for_timeout(250)
     show_all(page, f"{picture}.png")
     page.evaluate(WATCH)
     for number, (view, name) in enumerate(zip(views.all(), titles), 1):
         need(not view.locator(OTHERS).count(), f"{name}: has a control that this test cannot work")
-        for use, controls in ((move, view.locator(SLIDERS)), (fill, view.locator(BOXES))):
+        for controls, *uses in ((view.locator(SLIDERS), step, drag), (view.locator(BOXES), fill)):
             for count, control in enumerate(controls.all(), 1):
-                tried = f"{use.__name__}-{count}"
-                before = settled(page, view, [], patience, f"{name}: shows nothing")
-                view.screenshot(path=f"{picture}-{number}-{tried}-before.png")
-                use(control)
-                settled(page, view, before, patience, f"{name}: shows the same {patience} s after {tried}")
-                view.screenshot(path=f"{picture}-{number}-{tried}-then.png")
+                shown = settled(page, lab, view, [], patience, f"{name}: shows nothing")
+                view.screenshot(path=f"{picture}-{number}-{count}.png")
+                for use in uses:
+                    tried = f"{use.__name__}-{count}"
+                    use(page, control)
+                    shown = settled(page, lab, view, shown, patience, f"{name}: shows the same after {tried}")
+                    view.screenshot(path=f"{picture}-{number}-{tried}.png")
 
 
 def show_all(page, picture):
@@ -225,8 +280,8 @@ def show_all(page, picture):
     page.set_viewport_size(size)
 
 
-def move(slider):
-    """One step to the right; from the right end, to the left."""
+def step(page, slider):
+    """By keyboard, one step to the right; from the right end, to the left."""
     place = slider.locator("..")
     before = place.get_attribute("style")
     slider.press("ArrowRight")
@@ -234,24 +289,36 @@ def move(slider):
         slider.press("ArrowLeft")
 
 
-def fill(box):
+def drag(page, slider):
+    """By mouse, nearly to the end that is farther away."""
+    slider.scroll_into_view_if_needed()
+    handle, track = (part.bounding_box() for part in (slider, slider.locator("../..")))
+    x, y = (handle[start] + handle[size] / 2 for start, size in (("x", "width"), ("y", "height")))
+    part = 0.9 if x < track["x"] + track["width"] / 2 else 0.1
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(track["x"] + part * track["width"], y)
+    page.mouse.up()
+
+
+def fill(page, box):
     box.select_text()
     box.press_sequentially("vegetarian lasagne")
     box.press("Enter")
 
 
-def settled(page, view, before, patience, complaint):
+def settled(page, lab, view, before, patience, complaint):
     """What a widget shows, as a list of HTML, once that is no longer `before` and the kernel has done its work."""
     outputs, failures = view.locator(".widget-output .jp-OutputArea-output"), view.locator(FAILED)
-    end, last = time.monotonic() + patience, None
+    patient, last = Patience(lab, patience), None
     while True:
         need(not failures.count(), complaint + "\n" + "".join(failures.all_inner_texts()))
         shown = outputs.evaluate_all("outputs => outputs.map(output => output.innerHTML)")
         if shown == last != before and page.evaluate("busy.size") == 0:
             return shown
-        need(time.monotonic() < end, complaint)
+        need(patient.lasts(), complaint)
         last = shown
-        page.wait_for_timeout(250)
+        page.wait_for_timeout(100)
 
 
 def need(holds, complaint):
@@ -281,15 +348,16 @@ ipywidgets.interact(draw, x=ipywidgets.IntSlider(5, 0, 5), word="pizza");
 """
 FAULTS = {
     "cell_that_fails": ("import sys", "import absent", "^# A figure\nModuleNotFoundError: No module named 'absent'"),
-    "slider_for_nothing": ("[0, x]", "[0, 1]", "^# A figure: shows the same 2 s after move-1$"),
-    "slider_that_fails": ("plt.show()", "assert x == 5", "^# A figure: .* after move-1\n(.*\n)*AssertionError"),
+    "slider_for_nothing": ("[0, x]", "[0, 1]", "^# A figure: shows the same after step-1$"),
+    "slider_that_fails": ("plt.show()", "assert x == 5", "^# A figure: .* after step-1\n(.*\n)*AssertionError"),
 }
 
 
 def write(lab, name, figure):
     fails = new_code_cell("1 / 0", metadata={"tags": ["raises-exception"]})
-    book = new_notebook(cells=[fails, new_code_cell(figure)], metadata=notebooks.METADATA)
-    nbformat.write(book, lab.folder / f"{name}.ipynb")
+    notebooks.write(
+        notebooks.normalised(new_notebook(cells=[fails, new_code_cell(figure)])), lab.folder / f"{name}.ipynb"
+    )
 
 
 def test_a_sound_notebook_passes(browser, lab):
@@ -303,4 +371,52 @@ def test_a_fault_is_found(browser, lab, name):
     assert old in FIGURE
     write(lab, name, FIGURE.replace(old, new))
     with pytest.raises(AssertionError, match=complaint):
-        check(browser, lab, name, patience=2)
+        check(browser, lab, name, patience=4)
+
+
+def test_a_kernel_that_does_nothing_more_is_found_and_one_that_computes_is_waited_for(browser, lab):
+    write(lab, "sleeps", "import time\ntime.sleep(1000)")
+    with pytest.raises(AssertionError, match="import time: not done, nor 0 more cells"):
+        check(browser, lab, "sleeps", patience=2)
+    write(lab, "computes", "import time\nwhile time.process_time() < 12:\n    pass")
+    check(browser, lab, "computes", patience=8)
+
+
+def test_two_notebooks_at_once_and_a_reload_in_the_middle(browser, lab):
+    slow = "import time\nfor _ in range(40):\n    time.sleep(0.1)\n" + FIGURE
+    for name in "one", "two":
+        write(lab, name, slow)
+    with opened(browser, lab, "one", "two") as (one, two):
+        for page in one, two:
+            run_all(page)
+        one.reload()
+        one.wait_for_function(READY)
+        assert not one.locator(MESSAGES).count()
+        run_all(one)
+        for page, name in (two, "two"), (one, "one"):
+            try_widgets(page, lab, finished(page, lab, 10), 10, lab.pictures / name)
+
+
+def test_what_was_edited_is_saved_and_git_brings_the_stored_one_back(browser, lab):
+    """README's way back. Skipped without git, which a downloaded ZIP does not need."""
+    if not shutil.which("git"):
+        pytest.skip("no git here")
+    write(lab, "edited", "print(1)")
+    stored = (lab.folder / "edited.ipynb").read_bytes()
+
+    def git(*words):
+        who = ["-c", "user.name=reader", "-c", "user.email=reader@example.org"]
+        return subprocess.run(["git", *who, *words], cwd=lab.folder.parent, check=True, capture_output=True).stdout
+
+    git("init", "--quiet")
+    git("add", "notebooks")
+    git("commit", "--quiet", "--message", "as stored")
+    with opened(browser, lab, "edited") as page:
+        page.get_by_text("print(1)").click()
+        page.keyboard.press("Control+End")
+        page.keyboard.type(" + 1")
+        page.keyboard.press("Shift+Enter")
+        save(page)
+    assert git("status", "--porcelain", "--untracked-files=no") == b" M notebooks/edited.ipynb\n"
+    git("restore", "notebooks")
+    assert (lab.folder / "edited.ipynb").read_bytes() == stored

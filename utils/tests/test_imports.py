@@ -45,14 +45,15 @@ PACKAGES = ("utils", "utils.cli", "utils.tests")
 @pytest.mark.parametrize("path", sorted(UTILS.glob("*.py")), ids=lambda path: path.stem)
 def test_above_the_command_line(path):
     if path.stem == "__main__":
-        assert imported(path.read_text("utf8")) == {"cli.environment"}
+        assert imported(path.read_text("utf8")) == {"cli.arguments", "cli.environment"}
     else:
         assert imported(path.read_text("utf8")) == MAY.get(path.stem, set())
 
 
 @pytest.mark.parametrize("path", sorted((UTILS / "cli").glob("*.py")), ids=lambda path: path.stem)
 def test_the_command_line_has_no_circle(path):
-    order = "environment data doctor notebooks publish train compare".split()  # each may import those before it
+    # Each may import those before it.
+    order = "environment arguments lab data doctor notebooks publish site train compare".split()
     before = order[: order.index(path.stem)] if path.stem in order else []
     assert {name for name in imported(path.read_text("utf8")) if name.startswith("cli")} <= {f"cli.{n}" for n in before}
 

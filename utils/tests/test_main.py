@@ -4,6 +4,7 @@ import ast
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,16 +14,16 @@ from pathlib import Path
 import pytest
 
 from utils.__main__ import VERBS, main
-from utils.cli import environment
+from utils.cli import arguments, environment
 
-UTILS = environment.ROOT / "utils"
+UTILS, MAKE = environment.ROOT / "utils", environment.make
 
 
 @pytest.fixture
 def house(tmp_path):
     """A copy of the command line whose requirements are empty packages on the disk: installing takes seconds."""
     (tmp_path / "utils/cli").mkdir(parents=True)
-    for name in ("__init__", "__main__", "cli/__init__", "cli/environment"):
+    for name in ("__init__", "__main__", "cli/__init__", "cli/arguments", "cli/environment"):
         shutil.copy(UTILS / f"{name}.py", tmp_path / "utils" / f"{name}.py")
     (tmp_path / "utils/cli/data.py").write_text("import sys\n\ndef main(argv):\n    print(sys.prefix, *argv)\n")
     (tmp_path / "wheels").mkdir()
@@ -162,7 +163,14 @@ def test_cpu_wheels_are_asked_for_on_linux_without_nvidia(monkeypatch, tmp_path,
 @pytest.mark.parametrize(
     "said, remedy",
     [
-        ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device\n", "free 3 GB"),
+        (
+            "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device\n",
+            "make room (3 GB",
+        ),
+        (
+            "Error: [Errno 13] Permission denied: '/srv/class/.venv'\n",
+            "/srv/class/.venv cannot be written: make a copy",
+        ),
         (
             "WARNING: Retrying after connection broken by 'NewConnectionError('<…>: Failed to establish "
             "a new connection: [Errno -3] Temporary failure in name resolution')': /simple/torch/\n"
@@ -181,15 +189,79 @@ def test_a_failed_installation_ends_with_the_remedy(said, remedy):
 
 def test_verbs_and_help(monkeypatch, capsys):
     monkeypatch.setattr(environment, "enter", None)  # help must not need an environment
-    for argv, status in ([], 0), (["--help"], 0), (["lab", "-h"], 0), (["run", "--help"], 0), (["frobnicate"], 2):
+    for argv, status in ([], 0), (["--help"], 0), (["lab", "-h"], 0), (["run", "--help"], 0), (["tets"], 2):
         assert main(argv) == status
-        assert "usage: python3 -m utils VERB" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert "usage: python3 -m utils VERB" in said
+        assert said.startswith("There is no verb 'tets': did you mean test?\n") == (argv == ["tets"])
+
+
+@pytest.fixture
+def bare(monkeypatch):
+    """As if nothing were installed, and nothing may be."""
+    monkeypatch.setattr(environment, "lacking", lambda packages: ["torch"])
+    monkeypatch.setattr(environment, "finished", lambda: False)
+    monkeypatch.setattr(environment, "make", None)
+
+
+def test_help_needs_no_installation(bare, capsys):
+    from utils.cli import train
+
+    with pytest.raises(SystemExit):
+        train.main(["--help"])
+    full = capsys.readouterr().out
+    assert main(["train", "--help"]) == 0
+    said = dict(re.findall(r"^  (--\w+) +(.*)$", capsys.readouterr().out, re.MULTILINE))
+    assert said.keys() == set(re.findall(r"^  (--\w+)", full, re.MULTILINE))
+    assert all(" ".join(meaning.split()) in " ".join(full.split()) for meaning in said.values())
+
+
+@pytest.mark.parametrize(
+    "line, complaint",
+    [
+        ("train --preset lektur", "There is no preset 'lektur': choose from lecture, encoder"),
+        ("train --seed 1 --preset=", "There is no preset '': choose from"),
+        ("run notebooks/05_decoder.ipynb", "as in notebooks/05_encoder.ipynb"),
+        ("run --force absent.ipynb", "as in notebooks/01_"),
+    ],
+)
+def test_what_is_misspelt_is_said_before_anything_is_installed(bare, capsys, line, complaint):
+    assert main(line.split()) == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_lab_as_root_is_refused_before_anything_is_installed(bare, capsys, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 0, raising=False)
+    monkeypatch.setattr(os, "name", "posix")
+    assert main(["lab"]) == 2
+    assert "in a container with --allow-root" in capsys.readouterr().err
+    assert arguments.problem("lab", ["--allow-root"]) is None
+    monkeypatch.setattr(os, "geteuid", lambda: 1000, raising=False)
+    assert arguments.problem("lab", []) is None
+
+
+def test_presets_are_those_that_train_knows():
+    from utils import presets
+
+    assert arguments.presets() == list(presets.PRESETS)
+    assert arguments.problem("train", ["--preset", "toy", "--seed", "1"]) is None
+
+
+def test_a_folder_that_cannot_be_written_is_named(bare, capsys, monkeypatch):
+    """As root one may write everywhere, so `access` is asked instead of a folder made unwritable."""
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    for line in "run", "run notebooks/01_hard_and_soft_attention.ipynb", "publish octocat/attention":
+        assert main(line.split()) == 2
+        assert "notebooks cannot be written, so nothing can be stored" in capsys.readouterr().err
+    monkeypatch.setattr(environment, "make", MAKE)
+    with pytest.raises(SystemExit, match=f"{environment.ROOT} cannot be written, and .* lacks torch: make a copy"):
+        main(["data"])
 
 
 def test_what_lab_and_test_start(monkeypatch):
     started = []
     monkeypatch.setattr(environment, "replace_process", started.extend)
-    main(["lab", "--no-browser"])
+    main(["lab", "--allow-root", "--no-browser"])
     assert started[:3] == [sys.executable, "-m", "jupyterlab"] and started[-1] == "--no-browser"
     assert "--ServerApp.ip=127.0.0.1" in started and not any("token" in option.lower() for option in started)
 
@@ -199,3 +271,8 @@ def test_what_lab_and_test_start(monkeypatch):
     assert "--nbval" in started and started[-1] == "-x"
     named = {Path(word).resolve() for word in started if not word.startswith("-")}
     assert named == {*(environment.ROOT / "notebooks").glob("*.ipynb"), UTILS / "tests"}
+
+
+def test_pre_commit_has_the_pinned_ruff():
+    [pin] = re.findall("^ruff==.*$", environment.REQUIREMENTS.read_text(), re.MULTILINE)
+    assert f" {pin}]" in (environment.ROOT / ".pre-commit-config.yaml").read_text()

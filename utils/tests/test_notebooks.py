@@ -16,7 +16,7 @@ from utils.cli import environment, notebooks
 FLEETING = re.compile(r"\b0x[0-9a-f]{6,}|\d ?(?:ms|µs|s|sec|seconds|minutes)\b")
 LONGEST_CELL = 25
 LONGEST_PICTURE = 10  # lines of code beside a figure, unless they are folded
-BUDGET = {"07": (1800, 75)}  # words outside exercises and sources, and code cells that are not folded; the others':
+BUDGET = {"07": (1800, 75)}  # words outside exercises, and code cells that are not folded; the others':
 USUAL_BUDGET = (1700, 55)
 
 
@@ -76,12 +76,12 @@ def opening(cell):
 
 
 def size(book):
-    """Words outside exercises and sources, and code cells that are not folded."""
+    """Words outside exercises, and code cells that are not folded."""
     words, exercises = 0, False
     for cell in book.cells:
         for part in cell.source.split("\n\n") if cell.cell_type == "markdown" else ():
             exercises = part.startswith("## Exercises") if part.startswith("## ") else exercises
-            words += 0 if exercises or part.startswith("**Sources") else len(part.split())
+            words += 0 if exercises else len(part.split())
     return words, sum(cell.cell_type == "code" and not folded(cell) for cell in book.cells)
 
 
@@ -244,8 +244,3 @@ def test_a_run_that_fails_stores_nothing(tmp_path, source, complaint):
         run(path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_run_needs_a_notebook(tmp_path):
-    with pytest.raises(SystemExit, match=r"absent\.ipynb is no notebook"):
-        notebooks.run([str(tmp_path / "absent.ipynb")])

@@ -34,11 +34,13 @@ def test_it_writes_and_takes_back(house):
     for name, content in once.items():
         notebook = name if name.endswith("ipynb") else notebooks.notebook_paths()[0].name
         assert f"/github/octocat/attention/blob/main/notebooks/{notebook})".encode() in content
-        assert content.count(b"colab-badge.svg") == 1
-    publish.main(["other/place", "--branch", "dev"])
-    assert all(
-        b"other/place/blob/dev/" in content and b"octocat" not in content for content in contents(house).values()
-    )
+        assert f"/gh/octocat/attention/main?labpath=notebooks%2F{notebook})".encode() in content
+        assert content.count(b"colab-badge.svg") == content.count(b"badge_logo.svg") == 1
+    assert b"git clone https://github.com/octocat/attention attention " in once["README.md"]
+    publish.main(["other/place", "--branch", "dev/next"])
+    for content in contents(house).values():
+        assert b"other/place/blob/dev/next/" in content and b"other/place/dev%2Fnext?" in content
+        assert b"octocat" not in content
     publish.main(["--none"])
     assert contents(house) == without
 
@@ -53,18 +55,35 @@ def test_nonsense_is_refused(house, line, capsys):
     assert "error: " in capsys.readouterr().err and contents(house) == before
 
 
-def test_no_second_place_names_the_address():
-    addresses = set()
-    for path in notebooks.notebook_paths():
-        book = nbformat.read(path, as_version=4)
-        source = "".join(cell.source for cell in book.cells)
-        first = re.search(r'REPOSITORY, BRANCH = "(?:https://github.com/)?([^"]*)"', source)[1]
-        badge = re.search(r"colab.research.google.com/github/([^/]+/[^/]+)/", book.cells[0].source)
-        addresses.add((first, badge[1] if badge else ""))
-    [(first, badge)] = addresses
-    assert first == badge
-    for path in environment.ROOT.glob("utils/**/*.py") if first else ():
-        assert first not in path.read_text("utf8")
+ADDRESSES = re.compile(
+    r"(?:colab\.research\.google\.com/github|mybinder\.org/v2/gh)/([\w-]+/[\w.-]+)/|git clone (?:--\S+ )*(https:\S+)"
+    r'|^REPOSITORY, BRANCH = "([^"]*)"',
+    re.MULTILINE,
+)
+
+
+def named(root):
+    """The addresses of these notebooks that files below `root` name: address → the files."""
+    found = {}
+    for path in [*root.glob("*.*"), *root.glob(".*/**/*.*"), *root.glob("[!.]*/**/*.*")]:
+        if path.suffix in (".py", ".md", ".ipynb", ".yml", ".yaml", ".toml", ".json", ".txt", ".html"):
+            text = path.read_text("utf8")
+            if path.suffix == ".ipynb":
+                text = "\n".join(cell.source for cell in nbformat.reads(text, as_version=4).cells)
+            for groups in ADDRESSES.findall(text) if path.parent.name != "tests" else ():
+                found.setdefault("".join(groups).removeprefix("https://github.com/"), set()).add(path.name)
+    return {address: files for address, files in found.items() if address and "{" not in address}
+
+
+def test_no_second_place_names_the_address(house):
+    tracked = {path.name for path in notebooks.notebook_paths()} | {"README.md"}
+    shutil.copytree(environment.ROOT / "utils" / "cli", house / "utils" / "cli")
+    shutil.copytree(environment.ROOT / ".github", house / ".github")
+    assert named(house) == {}
+    publish.main(["octocat/attention"])
+    assert named(house) == {"octocat/attention": tracked}
+    (house / ".github" / "more.md").write_text("https://mybinder.org/v2/gh/octocat/attention/main")
+    assert named(house) == {"octocat/attention": tracked | {"more.md"}}
 
 
 def colab(tmp_path, monkeypatch, cell, clone=True):
