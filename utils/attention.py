@@ -42,6 +42,7 @@ def attend(queries, keys, values, *, beta=None, mask=None, choose=softargmax):
     queries (…, T_q, d), keys (…, T_k, d), values (…, T_k, d_v), mask boolean and broadcastable to (…, T_q, T_k), True =
     may attend. `beta` is the inverse temperature, 1/√d unless given. `choose` turns scores into weights.
     Returns h (…, T_q, d_v) and the weights a (…, T_q, T_k). A query that may attend to nothing gets zeros for both.
+    Masked keys may hold NaN, masked values may not: 0 · NaN is NaN. ValueError for other sizes and a mask of numbers.
     Vaswani et al. (2017), Attention Is All You Need, equation 1.
     """
     d, d_k = queries.shape[-1], keys.shape[-1]
@@ -91,7 +92,8 @@ class MultiHeadAttention(nn.Module):
         """queries (B, T_q, d_model) → h (B, T_q, d_model), and the weights (B, H, T_q, T_k) or None.
 
         Without keys it is self-attention; without values the keys serve as values. mask: broadcastable to
-        (B, T_q, T_k), True = may attend, the same for every head. Without weights torch's fused kernel does the work.
+        (B, T_q, T_k), True = may attend, the same for every head (with four axes, one for each). Without weights
+        torch's fused kernel does the work; NaN in what is masked comes through it.
         """
         if keys is None:
             q, k, v = self.project(queries, 0, 3)  # one product instead of three

@@ -58,6 +58,8 @@ def hold_out(films, share=0.1, seed=0):
     Validation by film takes `share` of all rows, whole films at a time, so that training sees none of its films; the
     random validation takes as many single reviews of the other films. films (n,).
     """
+    if not 0 <= share < 0.5:
+        raise ValueError(f"{share=}: each of two validations takes as much, so use less than 0.5")
     generator = torch.Generator().manual_seed(seed)
     wanted = int(share * len(films))
     names, film, sizes = films.unique(return_inverse=True, return_counts=True)

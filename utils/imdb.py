@@ -26,6 +26,7 @@ SHA256 = "c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe"
 TEXTS_SHA256 = "07722abb3341e017c7eb226d36c60cee3d927285d55ce069013c94cbf031a6b7"  # see `fingerprint`
 MEMBER = re.compile(r"aclImdb/(train|test)/((pos|neg)/\d+_\d+\.txt|urls_(pos|neg)\.txt)")
 UNPACKING = "unpacking-"
+MOST_BYTES = 10**9  # unpacked; IMDB with its unlabelled reviews has far less
 AGAIN = "then run: python3 -m utils data"
 DATA_FILTER = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # not in Python 3.11.0 to 3.11.3
 
@@ -126,7 +127,7 @@ def find_archive(folder):
     bar = tqdm(total=0, unit="B", unit_scale=True, desc="IMDB", file=sys.stdout)
     get = pooch.HTTPDownloader(progressbar=bar, timeout=30)
     base, name = URL.rsplit("/", 1)
-    files = pooch.create(folder, f"{base}/", registry={name: f"sha256:{SHA256}"}, retry_if_failed=2)
+    files = pooch.create(folder, f"{base}/", registry={name: f"sha256:{SHA256}"}, retry_if_failed=3)
     try:
         return Path(files.fetch(name, downloader=get))
     except (OSError, ValueError) as reason:
@@ -178,7 +179,10 @@ def sweep(folder):
 def extract(archive, folder, per_class, sha256):
     try:
         with tarfile.open(archive) as tar:
+            size = 0
             for member in tqdm(tar, f"unpacking {archive.name}", unit=" files", mininterval=1, file=sys.stdout):
+                size += member.size
+                check(size < MOST_BYTES, "it is not safe, for it grows beyond 1 GB")
                 inside = not (member.name.startswith("/") or ".." in member.name.split("/"))
                 check(inside, f"it is not safe, for it names {member.name}")
                 if member.isfile() and MEMBER.fullmatch(member.name):

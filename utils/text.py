@@ -126,10 +126,11 @@ def build_vocabulary(tokens, rows, groups, min_groups):
     chosen[rows] = True
     inside = chosen.repeat_interleave(lengths)  # (N,)
     word = tokens.packed.ids[inside]
-    group = groups.unique(return_inverse=True)[1].repeat_interleave(lengths)[inside]
+    names, group = groups.unique(return_inverse=True)
+    group = group.repeat_interleave(lengths)[inside]
     frequent = word.bincount(minlength=len(tokens.words)) >= min_groups  # rarer words cannot be in as many groups
     place = torch.where(frequent, frequent.cumsum(0), 0)  # a frequent word's row in the table; row 0 takes the rest
-    seen = torch.zeros(int(place.max()) + 1, int(group.max()) + 1, dtype=torch.bool)
+    seen = torch.zeros(int(frequent.sum()) + 1, len(names), dtype=torch.bool)
     seen[place[word], group] = True
     spread = seen.sum(1, dtype=torch.int32)[1:].tolist()
     words = [tokens.words[i] for i in frequent.nonzero().flatten().tolist()]
@@ -153,7 +154,7 @@ def encode(tokens, vocabulary):
 
 def pad(packed, rows):
     """Texts `rows` as one tensor (B, T), padded with `PAD` to their own longest; T is at least 1, for empty texts."""
-    if not len(packed.ids):
+    if not len(packed.ids) or not len(rows):
         return torch.full((len(rows), 1), PAD, device=packed.ids.device)
     start, length = packed.offsets[rows][:, None], packed.lengths[rows][:, None]  # (B, 1)
     place = torch.arange(max(1, int(length.max())))  # (T,)

@@ -85,7 +85,7 @@ def notebook_paths():
 def test(arguments):
     """One run of pytest over all notebooks and the tests of `utils`; returns its exit code.
 
-    Its processes, one for each core, share the files out; each computes with one thread, or they would hinder each other.
+    Its processes, one for each core, share the files out. Each computes with one thread: more would hinder the others.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     command = [*NBVAL, *SHARED_OUT, *map(str, notebook_paths()), str(TESTS), *arguments]

@@ -1,7 +1,10 @@
 """The toy task; --browser, and what is said at the end about what the browser saw; who takes which file of tests."""
 
+import tempfile
+
 import pytest
 import torch
+from hypothesis import configuration, settings
 from xdist.scheduler import LoadFileScheduling
 
 from utils import presets
@@ -10,12 +13,25 @@ NOTICES = pytest.StashKey[list]()
 
 
 def pytest_addoption(parser):
+    parser.addoption("--long", action="store_true", help="also run the campaigns that take minutes")
     parser.addoption("--browser", action="store_true", help="also run all notebooks in JupyterLab, in a browser")
 
 
 def pytest_configure(config):
     config.stash[NOTICES] = []
+    config.addinivalue_line("markers", "long: a campaign of minutes, run with --long")
+    configuration.set_hypothesis_home_dir(tempfile.gettempdir())
+    settings.register_profile("quick", max_examples=25, deadline=None, database=None, derandomize=True)
+    settings.register_profile("long", max_examples=2000, deadline=None, database=None)
+    settings.load_profile("long" if config.getoption("--long") else "quick")
     torch.set_num_threads(1)  # of the tests' small models; notebooks have kernels of their own
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--long"):
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="a campaign of minutes: --long"))
 
 
 class ByFile(LoadFileScheduling):

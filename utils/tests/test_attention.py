@@ -1,9 +1,12 @@
 """Attention against torch's own, and the promises about masks."""
 
 import itertools
+import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
@@ -59,6 +62,7 @@ def test_nothing_to_attend_gives_zeros_and_no_nan(need_weights):
     mask[1, 2] = False
     h, a = attend(x, x, x, mask=mask)
     assert not h[1, 2].any() and not a[1, 2].any()
+    attend(x, x, x, mask=mask, choose=lambda scores: scores if scores.isfinite().all() else pytest.fail("not finite"))
     attention = MultiHeadAttention(8, 2)
     nn.init.normal_(attention.out_proj.bias)
     h, _ = attention(x, mask=mask, need_weights=need_weights)
@@ -70,7 +74,7 @@ def test_nothing_to_attend_gives_zeros_and_no_nan(need_weights):
 def test_wrong_sizes_say_what_is_needed():
     with pytest.raises(ValueError, match="queries of size 3 cannot be compared with keys of size 4"):
         attend(torch.ones(2, 3), torch.ones(2, 4), torch.ones(2, 4))
-    with pytest.raises(ValueError, match="d_model=30 cannot be split into num_heads=4: use a multiple of 4"):
+    with pytest.raises(ValueError, match="d_model=30 cannot be split into num_heads=4: use a divisor of 30"):
         MultiHeadAttention(30, 4)
 
 
@@ -122,6 +126,8 @@ def test_keys_serve_as_values_and_bias_is_optional():
     x, memory = torch.randn(2, 3, 8), torch.randn(2, 5, 8)
     assert torch.allclose(attention(x, memory)[0], attention(x, memory, memory)[0], atol=1e-6)
     assert [name for name, _ in attention.named_parameters()] == ["in_proj.weight", "out_proj.weight"]
+    fresh = MultiHeadAttention(8, 2)
+    assert fresh.in_proj.bias.eq(0).all() and fresh.out_proj.bias.eq(0).all()  # no bias to begin with
 
 
 def test_dropout_only_while_training():
@@ -131,3 +137,187 @@ def test_dropout_only_while_training():
     assert torch.allclose(settled, attention(x, need_weights=True)[0], atol=1e-6)
     for need_weights in (False, True):
         assert not torch.allclose(attention.train()(x, need_weights=need_weights)[0], settled, atol=1e-3)
+
+
+# What may be asked of attention, and what is refused. Sizes are small; zero and one are among them.
+SIZES = st.integers(0, 4)
+
+
+def laid_out(x, how):
+    """The same numbers in memory as they come, transposed, or every second one of a larger tensor."""
+    if how == "transposed":
+        return x.transpose(-1, -2).contiguous().transpose(-1, -2)
+    return x.repeat_interleave(2, dim=-1)[..., ::2] if how == "strided" else x
+
+
+@st.composite
+def sets(draw, dtype=torch.float64):
+    """Queries (B, T_q, d), keys and values (B, T_k, d), and a mask that broadcasts to (B, T_q, T_k), or None."""
+    B, T_q, T_k, half = (draw(size) for size in (SIZES, SIZES, SIZES, st.integers(1, 3)))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
+    q, k, v = (torch.randn(B, T, 2 * half, dtype=dtype, generator=generator) for T in (T_q, T_k, T_k))
+    how = draw(st.sampled_from(["plain", "transposed", "strided", "expanded"]))
+    if how == "expanded":  # one set for the whole batch, no memory of its own
+        q, k, v = (torch.randn(1, *x.shape[1:], dtype=dtype, generator=generator).expand(x.shape) for x in (q, k, v))
+    shape = (B, T_q, T_k)[draw(st.integers(0, 3)) :]
+    shape = [size if draw(st.booleans()) else 1 for size in shape]
+    mask = torch.rand(shape, generator=generator) < draw(st.sampled_from([0.0, 0.3, 0.7, 1.0]))
+    return *(laid_out(x, how) for x in (q, k, v)), draw(st.sampled_from([mask, None]))
+
+
+def by_loops(q, k, v, mask, beta):
+    """`attend` for one set, from its definition, in Python's own numbers."""
+    h, a = torch.zeros(len(q), v.shape[1]).double(), torch.zeros(len(q), len(k)).double()
+    for i, query in enumerate(q.tolist()):
+        may = [j for j in range(len(k)) if mask is None or mask[i, j]]
+        scores = {j: beta * sum(map(math.prod, zip(query, k[j].tolist()))) for j in may}
+        powers = {j: math.exp(scores[j] - max(scores.values())) for j in may}
+        for j in may:
+            a[i, j] = powers[j] / sum(powers.values())
+            h[i] += a[i, j] * v[j]
+    return h, a
+
+
+@given(sets(), st.sampled_from([None, 0.0, 0.5, 3.0, 1e4]))
+def test_attend_is_its_definition_in_loops(inputs, beta):
+    q, k, v, mask = inputs
+    h, a = attend(q, k, v, beta=beta, mask=mask)
+    whole = None if mask is None else mask.expand(len(q), q.shape[1], k.shape[1])
+    for b in range(len(q)):
+        each = (q[b], k[b], v[b], None if mask is None else whole[b])
+        for ours, wanted in zip((h[b], a[b]), by_loops(*each, 1 / math.sqrt(q.shape[2]) if beta is None else beta)):
+            assert torch.allclose(ours, wanted, atol=1e-9)
+    assert h.shape == q.shape and a.shape == (len(q), q.shape[1], k.shape[1])
+
+
+@given(sets())
+def test_both_ways_through_multi_head_attention_are_one(inputs):
+    q, k, v, mask = inputs
+    torch.manual_seed(0)
+    attention, results = MultiHeadAttention(q.shape[2], 2).double(), []
+    for need_weights in (False, True):
+        x = [one.detach().clone().requires_grad_() for one in (q, k, v)]
+        h, a = attention(*x, mask=mask, need_weights=need_weights)
+        results.append([h, *torch.autograd.grad(h.square().sum(), [*x, *attention.parameters()])])
+    for fused, plain in zip(*results):
+        assert fused.isfinite().all() and torch.allclose(fused, plain, atol=1e-9)
+    assert a.shape == (len(q), 2, q.shape[1], k.shape[1]) and (mask is None or not a[~mask_of_heads(mask, a)].any())
+
+
+def mask_of_heads(mask, a):
+    return mask.expand(len(a), *a.shape[2:])[:, None].expand(a.shape)
+
+
+@pytest.mark.parametrize("need_weights", [False, True])
+def test_a_mask_may_have_one_axis_or_four(need_weights):
+    torch.manual_seed(0)
+    attention, x = MultiHeadAttention(8, 2), torch.randn(3, 4, 8)
+    last = torch.tensor([True, True, True, False])
+    h, _ = attention(x, mask=last, need_weights=need_weights)
+    assert torch.allclose(h, attention(x, mask=last.expand(3, 4, 4))[0], atol=1e-6)
+    heads = torch.stack([last.expand(4, 4), torch.ones(4, 4, dtype=torch.bool)])  # a mask for each of the two heads
+    h, _ = attention(x, mask=heads[None], need_weights=need_weights)
+    _, a = attention(x, mask=heads.expand(3, 2, 4, 4), need_weights=True)
+    assert not a[:, 0, :, 3].any() and a[:, 1, :, 3].all()
+    assert torch.allclose(h, attention(x, mask=heads.expand(3, 2, 4, 4), need_weights=True)[0], atol=1e-6)
+
+
+@given(
+    st.lists(st.floats(-(2.0**99), 2.0**99, width=32), min_size=1, max_size=6),
+    st.sampled_from([0.0, 2.0**-99, 1.0, 2.0**27]),
+)
+def test_softargmax_of_any_scores_is_weights_in_their_order(scores, beta):
+    scores = torch.tensor(scores)
+    a = softargmax(scores, beta)
+    assert a.isfinite().all() and (a >= 0).all() and abs(a.sum() - 1) < 1e-5
+    assert (a[scores.argsort()].diff() >= 0).all()  # a higher score has never less
+    if beta == 0:
+        assert torch.allclose(a, torch.tensor(1 / len(scores)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_what_is_masked_is_masked_in_every_precision(dtype):
+    q, k, v = torch.full((3, 2, 4), 60.0, dtype=dtype).unbind()
+    k[1] = -60.0  # what may be attended to has by far the lowest score
+    h, a = attend(q, k, v, mask=torch.tensor([False, True]))
+    assert a.tolist() == [[0, 1]] * 2 and h.dtype == dtype and torch.equal(h, v)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_what_is_no_number_stays_out_of_masked_scores_and_goes_through_masked_values(bad):
+    """As `attend` documents: 0 · NaN is NaN."""
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 4, 8).unbind()
+    mask = torch.tensor([True, True, True, False])
+    spoilt, clean = torch.cat([k[:3], torch.full((1, 8), bad)]), attend(q, k[:3], v[:3])[0]
+    assert torch.allclose(attend(q, spoilt, v, mask=mask)[0], clean, atol=1e-6)
+    assert attend(q, k, torch.cat([v[:3], torch.full((1, 8), bad)]), mask=mask)[0].isnan().all()
+
+
+def test_gradients_are_finite_with_large_scores_and_with_nothing_to_attend_to():
+    x = (1e4 * torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(0))).requires_grad_()
+    mask = torch.tensor([[True, False, False], [False, False, False], [True, True, True]])
+    h, a = attend(x, x, x, mask=mask)
+    assert all(g.isfinite().all() for g in torch.autograd.grad(h.sum() + a.square().sum(), x))
+
+
+ATTENTION, X = MultiHeadAttention(8, 2), torch.randn(2, 3, 8)
+NUMBERS = {"float": torch.ones(3, 3), "int": torch.ones(3, 3, dtype=torch.int64), "minus infinity": torch.zeros(3)}
+BAD = {
+    "other size of keys": (
+        lambda: attend(X, X[..., :4], X), ValueError, "queries of size 8 .* keys of size 4: use equal"),
+    "other size of queries": (lambda: attend(X[..., :4], X, X), ValueError, "queries of size 4 .* keys of size 8"),
+    "fewer values than keys": (
+        lambda: attend(X, X, X[:, :2]), RuntimeError, "batch2 tensor to be: .2, 3. but got: .2, 2."),
+    "other batch": (lambda: attend(X, torch.randn(3, 3, 8), X), RuntimeError, "must match|batch2 tensor to be: .2, 8."),
+    "mask too wide": (
+        lambda: attend(X, X, X, mask=torch.ones(4) > 0), RuntimeError, r"size of tensor a \(4\) must match"),
+    "two precisions": (lambda: attend(X, X.double(), X), RuntimeError, "Float but found Double|same dtype"),
+    "values of integers": (lambda: attend(X, X, X.long()), RuntimeError, "Float but found Long|same dtype"),
+    "no set": (lambda: ATTENTION(X[0, 0]), IndexError, "Dimension out of range"),
+    "batch axis missing": (lambda: ATTENTION(X[0]), RuntimeError, "cannot be multiplied"),
+    "x too narrow": (lambda: ATTENTION(X[..., :6]), RuntimeError, "cannot be multiplied .6x6 and 8x18"),
+    "x too wide": (lambda: ATTENTION(torch.ones(2, 3, 16)), RuntimeError, "cannot be multiplied .6x16"),
+    "keys too narrow": (lambda: ATTENTION(X, X[..., :4]), RuntimeError, "cannot be multiplied"),
+    "values shorter": (lambda: ATTENTION(X, X, X[:, :2], need_weights=True), RuntimeError, "batch2 tensor"),
+    "odd number of heads": (
+        lambda: MultiHeadAttention(8, 3), ValueError, "d_model=8 .* num_heads=3: use a divisor of 8"),
+    "no head": (lambda: MultiHeadAttention(8, 0), ValueError, "d_model=8 .* num_heads=0: use a divisor of 8"),
+    "fewer than no head": (lambda: MultiHeadAttention(8, -2), ValueError, "num_heads=-2: use a divisor of 8"),
+    "more heads than numbers": (lambda: MultiHeadAttention(4, 8), ValueError, "num_heads=8: use a divisor of 4"),
+    "dropout below 0": (lambda: MultiHeadAttention(8, 2, dropout=-0.1), ValueError, "between 0 and 1, but got -0.1"),
+    "dropout above 1": (lambda: MultiHeadAttention(8, 2, dropout=1.5), ValueError, "between 0 and 1, but got 1.5"),
+    "dropout by place": (lambda: MultiHeadAttention(8, 2, 0.1), TypeError, "takes 3 positional arguments"),
+    "mask by place": (lambda: attend(X, X, X, torch.ones(3, 3) > 0), TypeError, "takes 3 positional arguments"),
+    "lengths as a list": (lambda: padding_mask([1, 2], 3), AttributeError, "'list' object has no attribute 'device'"),
+    "the largest of nothing": (lambda: hardargmax(torch.ones(0)), IndexError, "non-zero size"),
+    "no such axis": (lambda: softargmax(X, dim=3), IndexError, r"expected to be in range of \[-3, 2\], but got 3"),
+    "no such axis, hard": (lambda: hardargmax(X, dim=-4), IndexError, "but got -4"),
+}  # fmt: skip
+for kind, numbers in NUMBERS.items():
+    said = f"mask must be boolean .True = may attend., not {numbers.dtype}: use mask > 0"
+    BAD |= {f"{kind} mask": (lambda m=numbers: attend(X, X, X, mask=m), ValueError, said)}
+    for ways in (False, True):
+        BAD |= {
+            f"{kind} mask, heads, {ways}": (
+                lambda m=numbers, w=ways: ATTENTION(X, mask=m, need_weights=w),
+                ValueError,
+                said,
+            )
+        }
+for ways in (False, True):
+    for shape in ((4,), (2, 4), (4, 3), (3, 3, 3), (2, 3, 4), (5, 1, 3, 3), (2, 3, 3, 3), (1, 1, 1, 3, 3)):
+        BAD |= {
+            f"mask {shape}, {ways}": (
+                lambda s=shape, w=ways: ATTENTION(X, mask=torch.ones(s) > 0, need_weights=w),
+                RuntimeError,
+                r"must match the size of tensor|doesn't match the broadcast shape|cannot be multiplied",
+            )
+        }
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_call_says_what_is_wrong(name):
+    call, error, said = BAD[name]
+    with pytest.raises(error, match=said):
+        call()

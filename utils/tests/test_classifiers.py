@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
@@ -118,3 +120,100 @@ def test_the_lectures_model_reads_padding_as_words_and_no_longer_review():
     assert not torch.allclose(few, model(words), atol=1e-3)  # padding is a word like any other
     with pytest.raises(ValueError, match="201 words.*200"):
         model(torch.ones(1, 201, dtype=torch.long))
+
+
+def test_louder_words_are_louder_and_positions_as_loud_as_before():
+    words = reviews()
+    plain, loud = classifier(), classifier(word_scale=8.0)
+    positions = plain.embed(torch.zeros(1, 12, dtype=torch.long))  # padding is silent: its vector is 0
+    assert not plain.embedding.weight[0].any()
+    assert torch.allclose(loud.embed(words) - positions, 8 * (plain.embed(words) - positions), atol=1e-5)
+
+
+def test_as_many_layers_as_asked_for():
+    assert [len(ReviewClassifier(50, 16, 4, 32, layers).encoder.layers) for layers in (0, 1, 3)] == [0, 1, 3]
+    assert len(LectureClassifier(50, 16, 4, 32, 3).encoder.layers) == 3
+
+
+def test_dropout_acts_on_embedded_words_and_on_what_is_pooled_and_only_while_training():
+    model, embedded, pooled = classifier(dropout=0.5), [], []
+    model.encoder.register_forward_pre_hook(lambda module, inputs: embedded.append(inputs[0]))
+    model.classify.register_forward_pre_hook(lambda module, inputs: pooled.append(inputs[0]))
+    words = torch.randint(1, 50, (8, 40))
+    for training in (True, False):
+        model.train(training)(words)
+    for dropped, whole in (embedded, pooled):
+        assert 0.4 < (dropped == 0).float().mean() < 0.6 and not (whole == 0).any()
+    network, pooled = convolution(dropout=0.5), []
+    network.classify.register_forward_pre_hook(lambda module, inputs: pooled.append(inputs[0]))
+    for training in (True, False):
+        network.train(training)(words)
+    assert 0.3 < (pooled[0] == 0)[pooled[1] != 0].float().mean() < 0.7
+
+
+def test_the_lectures_model_normalises_and_pools_by_the_maximum_alone():
+    torch.manual_seed(0)
+    model, seen, pooled = LectureClassifier(10, 8, 2, 16, 1), [], []
+    model.encoder.register_forward_hook(lambda module, inputs, outputs: seen.extend([inputs[0], outputs[0]]))
+    model.classify.register_forward_pre_hook(lambda module, inputs: pooled.append(inputs[0]))
+    model(torch.tensor([[3, 4, 5]]))
+    assert seen[0].mean(2).abs().max() < 1e-5 and (seen[0].var(2, unbiased=False) - 1).abs().max() < 1e-3
+    assert torch.equal(pooled[0], seen[1].amax(1))
+
+
+MODELS = {
+    "encoder": classifier(),
+    "convolution": convolution(reaches=(1, 2)),
+    "lecture": LectureClassifier(50, 16, 4, 32, 1).eval(),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+@given(st.integers(0, 3), st.integers(1, 9), st.integers(0, 2**32), st.sampled_from([0.0, 0.5, 1.0]))
+def test_every_batch_is_answered_each_review_by_itself(name, B, T, seed, share):
+    """No review at all, padding alone, padding between words: finite, and neighbours in the batch do not matter."""
+    model, generator = MODELS[name], torch.Generator().manual_seed(seed)
+    words = torch.randint(1, 50, (B, T), generator=generator)
+    words = words.masked_fill(torch.rand(B, T, generator=generator) < share, 0)
+    scores = model(words)
+    assert scores.shape == (B, 2) and scores.isfinite().all()
+    for review, one in zip(words, scores, strict=True):
+        assert torch.allclose(model(review[None])[0], one, atol=1e-4)
+    strided = words.repeat_interleave(2, dim=1)[:, ::2]
+    assert torch.allclose(model(strided.int()), scores, atol=1e-5)  # 32 bits will do
+
+
+WORDS = reviews()
+BAD = {
+    "odd size": (lambda: ReviewClassifier(50, 15, 3, 32, 1)(WORDS), ValueError, "d_model=15 .*: use an even number"),
+    "heads": (lambda: ReviewClassifier(50, 16, 3, 32, 1), ValueError, "d_model=16 .* num_heads=3: use a divisor of 16"),
+    "no heads": (lambda: ReviewClassifier(50, 16, 0, 32, 1), ValueError, "num_heads=0: use a divisor of 16"),
+    "heads of the lecture's": (lambda: LectureClassifier(50, 16, 5, 32, 1), ValueError, "num_heads=5: use a divisor"),
+    "dropout": (lambda: ReviewClassifier(50, 16, 4, 32, 1, dropout=-0.1), ValueError, "between 0 and 1, but got -0.1"),
+    "dropout of units": (lambda: WordConvolution(50, 8, dropout=1.2), ValueError, "between 0 and 1, but got 1.2"),
+    "dropout by place": (lambda: ReviewClassifier(50, 16, 4, 32, 1, 0.1), TypeError, "takes 6 positional arguments"),
+    "reaches by place": (lambda: WordConvolution(50, 8, (1,)), TypeError, "takes 3 positional arguments"),
+    "one reach, not several": (lambda: WordConvolution(50, 8, reaches=1), TypeError, "'int' object is not iterable"),
+    "a reach below nothing": (lambda: WordConvolution(50, 8, reaches=(-1,)), RuntimeError, "negative dimension -8"),
+    "no reach": (lambda: WordConvolution(50, 8, reaches=())(WORDS), ValueError, "expected a non-empty list"),
+    "too long for the lecture's": (
+        lambda: MODELS["lecture"](torch.ones(1, 201).long()), ValueError,
+        "a review of 201 words: this model reads 200"),
+}  # fmt: skip
+for kind, model in MODELS.items():
+    BAD |= {
+        f"{kind}, word too large": (lambda m=model: m(WORDS + 50), IndexError, "index out of range"),
+        f"{kind}, negative word": (lambda m=model: m(WORDS - 50), IndexError, "index out of range"),
+        f"{kind}, numbers with a point": (lambda m=model: m(WORDS.float()), RuntimeError, "scalar types: Long, Int"),
+        f"{kind}, no batch": (lambda m=model: m(WORDS[0]), IndexError, "tuple index out of range"),
+        f"{kind}, strings": (lambda m=model: m(["dull"]), (TypeError, AttributeError), "must be Tensor|list"),
+    }
+for kind in ("encoder", "convolution"):
+    BAD |= {f"{kind}, no place": (lambda m=MODELS[kind]: m(WORDS[:, :0]), IndexError, "to have non-zero size")}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_call_says_what_is_wrong(name):
+    call, error, said = BAD[name]
+    with pytest.raises(error, match=said):
+        call()

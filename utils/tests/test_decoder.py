@@ -62,6 +62,26 @@ def test_step_by_step_gives_what_teacher_forcing_gives(translator):
     assert [cache.length for cache in caches] == [7, 7]
 
 
+def test_several_words_at_once_continue_what_is_kept(translator):
+    source, target = torch.randint(3, 11, (3, 5)), torch.randint(3, 11, (3, 7))
+    memory, mask = translator.encode(source)
+    caches = [Cache(), Cache()]
+    steps = [translator.decode(part, memory, mask, caches=caches)[0] for part in target.split([3, 1, 3], dim=1)]
+    assert torch.allclose(torch.cat(steps, dim=1), translator(source, target), atol=1e-5)
+
+
+def test_a_cache_keeps_what_comes_in_its_order_and_the_rows_that_are_chosen():
+    cache, (k, v, new_k, new_v, m, n) = Cache(), torch.randn(6, 3, 2, 4, 5)
+    cache.choose(torch.tensor([2]))  # nothing yet
+    assert all(map(torch.equal, cache.add(k, v), (k, v)))
+    wanted = torch.cat([k, new_k], dim=2), torch.cat([v, new_v], dim=2)
+    assert all(map(torch.equal, cache.add(new_k, new_v), wanted)) and cache.length == 8
+    cache.memory, rows = (m, n), torch.tensor([2, 0, 2])
+    cache.choose(rows)
+    kept, wanted = [*cache.own, *cache.memory], [part[rows] for part in (*wanted, m, n)]
+    assert all(map(torch.equal, kept, wanted)) and cache.length == 8
+
+
 def test_each_layer_has_a_cache_of_its_own():
     torch.manual_seed(0)
     decoder, x, memory = Decoder(2, 16, 4, 32), torch.randn(1, 1, 16), torch.randn(1, 5, 16)
@@ -81,6 +101,16 @@ def test_memory_is_read_once(translator):
     scores, _ = translator.decode(first + 5, torch.randn_like(memory), mask, caches=caches)
     whole, _ = translator.decode(torch.cat([first, first + 5], dim=1), memory, mask)
     assert torch.allclose(scores[:, 0], whole[:, 1], atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_decoder_reads_words_of_its_own_language(translator):
+    source, target = torch.randint(3, 11, (3, 5)), torch.randint(3, 11, (3, 7))
+    memory, before = translator.encode(source), translator(source, target)
+    translator.source_embedding.weight.zero_()
+    assert torch.equal(translator.decode(target, *memory)[0], before)
+    translator.target_embedding.weight.zero_()
+    assert not torch.allclose(translator.decode(target, *memory)[0], before, atol=1e-3)
 
 
 def test_padding_changes_no_score(translator):
@@ -161,6 +191,20 @@ def test_a_beam_that_never_ends_gives_what_it_has():
     never = torch.tensor([0.1, 0.2, 0.7]).log()  # word 2 for ever, and the end is none of them
     found = beam_search(lambda tokens, rows: never.expand(len(tokens), 3), 0, 3, longest=4)
     assert found == [(pytest.approx(never[2].item()), [0, 2, 2, 2, 2])]
+
+
+def test_dropout_is_everywhere_in_a_translator():
+    """On embedded words, and in each layer of encoder and decoder: on what is added, in the MLP, on the weights."""
+    words = list("pse") + list("abc")
+    translator = Translator(words, words, 16, 2, 16, 2, dropout=0.5)
+    shares = [module.p for module in translator.modules() if isinstance(module, nn.Dropout)]
+    assert shares == [0.5] * (1 + 2 * 3 + 2 * 4)
+    embedded = translator.embed(translator.source_embedding, torch.full((9, 50), 3))
+    assert 0.45 < (embedded == 0).float().mean() < 0.55
+
+
+def test_start_end_and_padding_are_not_written(translator):
+    assert translator.write([1, 3, 10, 2, 0, 0]) == "A H"
 
 
 def test_translating_drops_nothing():

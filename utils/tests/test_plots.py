@@ -104,3 +104,30 @@ def test_the_map_has_what_is_taught_in_bold_and_what_is_to_come_pale():
             box.get_window_extent().overlaps(other.get_window_extent()) for other in boxes if other is not box
         )
         assert box.get_linewidth() == (2.5 if row[0] == 3 else 1)
+
+
+def test_the_scale_of_a_map_is_that_of_weights_not_of_this_picture():
+    figure, axis = plt.subplots()
+    plots.attention_map(torch.tensor([[0.25, 0.5]]), ["q"], "ab")
+    figure.canvas.draw()
+    full = torch.tensor(colors.to_rgb(plots.WEIGHTS))
+    for j, weight in enumerate((0.25, 0.5)):
+        color, _ = pixel(figure, axis, j + 0.5, 0.5)
+        assert torch.allclose(color, 1 + weight * (full - 1), atol=0.02)
+
+
+def test_colours_differ_from_each_other():
+    names = ("QUERIES", "KEYS", "VALUES", "WEIGHTS", "TRAINING", "FILM", "RANDOM", "TEST")
+    assert len({getattr(plots, name).lower() for name in names}) == len(names)
+
+
+def test_small_matrices_are_pale_and_only_fitting_ones_have_names_of_columns():
+    plots.blocks(
+        (torch.tensor([[0.25, -0.5]]), "X", plots.KEYS), (torch.ones(3), "a", plots.VALUES), columns=["l", "r"]
+    )
+    axis = plt.gca()
+    cells = [box for box in axis.patches if isinstance(box, Rectangle)]
+    assert [box.get_facecolor()[3] for box in cells[:2]] == pytest.approx([0.75 * 0.25, 0.75 * 0.5])
+    assert [text.get_text() for text in axis.texts].count("l") == 1
+    short = [plots._short(number) for number in (0, 0.004, -0.004, 0.02, -1.5, 2, 1.234)]
+    assert short == ["0", "≈0", "≈0", "0.02", "−1.5", "2", "1.23"]

@@ -1,7 +1,12 @@
 """Texts to numbers: what is packed, cached, kept in the vocabulary, and put in a batch."""
 
+import tempfile
+from pathlib import Path
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from utils import text, training
 from utils.classifiers import ReviewClassifier, WordConvolution
@@ -166,3 +171,165 @@ def test_a_flipped_byte_in_the_cache_is_found(tmp_path, capsys):
     path.write_bytes(whole[:place] + b"wurd250" + whole[place + 7 :])
     assert text.cached_tokens(["mended"], "key", path).words == ["mended"]
     assert "tokens.pt is damaged" in capsys.readouterr().out
+
+
+ANY = st.text() | st.text("aB'\".,()!?;:<br />\n\t\0éß\u2028\u202e\ud800İ😀")  # with lone halves of pairs
+
+
+def slowly(line):
+    """What the documentation of torchtext's basic_english promises, one character at a time."""
+    tokens, word, line = [], "", line.lower().replace('"', "")  # lower case; " is removed
+    while line:
+        size = len("<br />") if line.startswith("<br />") else 1
+        part, line = line[:size], line[size:]
+        if size == 1 and part not in "'.,()!?;:" and not part.isspace():
+            word += part
+            continue
+        tokens += [word] if word else []  # at ; and : and blanks and <br /> a word ends
+        tokens += [part] if part in "'.,()!?" else []  # these are words themselves
+        word = ""
+    return tokens + ([word] if word else [])
+
+
+@given(ANY)
+def test_the_tokenizer_does_what_its_documentation_says(line):
+    assert text.tokenize(line) == slowly(line)
+    assert text.split_at_spaces(line) == line.lower().split()
+
+
+@given(st.lists(ANY, max_size=4))
+def test_any_texts_come_back_from_the_cache_as_they_were(texts):
+    with tempfile.TemporaryDirectory() as folder:
+        first, kept = (text.cached_tokens(texts, "key", Path(folder, "tokens.pt")) for _ in range(2))
+    for tokens in (first, kept):
+        assert [words_of(tokens, i) for i in range(len(tokens.packed))] == [text.tokenize(one) for one in texts]
+
+
+@settings(max_examples=15)
+@given(st.lists(ANY, min_size=1, max_size=4), st.integers(1, 9))
+def test_any_unicode_is_answered_each_text_by_itself(task, texts, max_tokens):
+    packed = text.encode(text.tokenize_all(texts), task.vocabulary)
+    torch.manual_seed(0)
+    for model in (ReviewClassifier(len(task.vocabulary), 8, 2, 8, 1), WordConvolution(len(task.vocabulary), 4)):
+        scores = training.predict(model, packed, torch.arange(len(texts)), max_tokens=max_tokens)
+        assert scores.shape == (len(texts), 2) and scores.isfinite().all()
+        for i in range(len(texts)):
+            alone = training.predict(model, packed, torch.tensor([i]), max_tokens=max_tokens)
+            assert torch.allclose(scores[i], alone[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("line", "tokens"),
+    [
+        ("\0", ["\0"]),
+        ("<p>dull</p>", ["<p>dull</p>"]),
+        ("dull<br />film<BR />", ["dull", "film"]),
+        ("?!...", ["?", "!", ".", ".", "."]),
+        ('it\'s "art"; (or: not)', ["it", "'", "s", "art", "(", "or", "not", ")"]),
+        ("\u2028\u00a0", []),
+        ("x" * 10**6, ["x" * 10**6]),
+        ("." * 10**6, ["."] * 10**6),
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+def test_strange_texts_have_a_documented_result(line, tokens):
+    assert text.tokenize(line) == tokens
+
+
+packed_texts = st.lists(st.lists(st.integers(1, 9), max_size=7), min_size=1, max_size=5)
+
+
+def pack(texts):
+    offsets = torch.tensor([0, *map(len, texts)]).cumsum(0)
+    return text.Packed(torch.tensor([x for one in texts for x in one], dtype=torch.int32), offsets)
+
+
+@given(packed_texts, st.integers(0, 8))
+def test_packed_texts_are_their_lists(texts, size):
+    packed = pack(texts)
+    half = size // 2
+    tails = [one if len(one) <= size else one[:half] + one[len(one) - (size - half) :] for one in texts]
+    assert len(packed) == len(texts) and [one.tolist() for one in packed] == texts
+    assert packed.places().tolist() == [place for one in texts for place in range(len(one))]
+    assert [one.tolist() for one in packed.first_tokens(size)] == [one[:size] for one in texts]
+    assert [one.tolist() for one in packed.head_and_tail(size)] == tails
+    T = max(1, *map(len, texts))
+    assert text.pad(packed, torch.arange(len(texts))).tolist() == [one + [0] * (T - len(one)) for one in texts]
+    mixed = text.scramble(packed, torch.Generator().manual_seed(size))
+    assert [sorted(one.tolist()) for one in mixed] == [sorted(one) for one in texts]
+
+
+def test_a_batch_of_no_text_is_a_batch():
+    assert text.pad(pack([[1, 2]]), torch.arange(0)).shape == (0, 1)
+
+
+def test_what_is_random_follows_its_generator():
+    packed = pack([[1, 2, 3, 4, 5, 6, 7, 8]] * 200)
+    for luck in (lambda seed: packed.drop_words(0.5, torch.Generator().manual_seed(seed)).ids,
+                 lambda seed: text.scramble(packed, torch.Generator().manual_seed(seed)).ids):  # fmt: skip
+        assert luck(0).equal(luck(0)) and not luck(0).equal(luck(1))
+
+
+def test_batches_are_shuffled_in_three_ways():
+    """Which rows meet in a pool, which batches come first; inside a pool the lengths are sorted."""
+    one_pool = [int(rows[0]) for rows in text.batch_rows(torch.arange(100), 2, torch.Generator().manual_seed(0))]
+    assert len(one_pool) == 50 and one_pool != sorted(one_pool)  # batches in any order
+    lengths = torch.arange(4000)
+    batches = text.batch_rows(lengths, 10, torch.Generator().manual_seed(0))
+    spreads = [int(lengths[rows].max() - lengths[rows].min()) for rows in batches]
+    assert 20 < sum(spreads) / len(spreads) < 400  # of 500 out of 4000, sorted: 80 apart; neighbours alone would be 9
+    pools = text.batch_rows(torch.zeros(1000), 1, torch.Generator().manual_seed(0))  # 20 pools of 50
+    assert sum(int(rows) < 500 for rows in pools[:500]) < 350 and len(torch.cat(pools).unique()) == 1000
+    halves = torch.cat(text.batch_rows(torch.arange(1000), 10, torch.Generator().manual_seed(1))[:50])
+    assert 150 < (halves < 500).sum() < 350  # the first pool is no part of the set
+
+
+def test_a_word_often_in_one_film_is_not_in_many():
+    tokens = text.tokenize_all(["goblin goblin goblin film", "film", "film"], text.TOKENIZERS["spaces"])
+    vocabulary = text.build_vocabulary(tokens, torch.arange(3), torch.tensor([5, 6, 7]), 3)
+    assert vocabulary.itos == ["<pad>", "<unk>", "film"]
+    with pytest.raises(ValueError, match="no word is in 2 different films"):
+        text.build_vocabulary(tokens, torch.tensor([0]), torch.tensor([5, 6, 7]), 2)
+
+
+TOKENS = text.tokenize_all(["dull film", "lovely film"])
+PACKED = pack([[1, 2], [3]])
+BAD = {
+    "films beyond all": (
+        lambda: text.build_vocabulary(TOKENS, torch.arange(2), torch.tensor([7, 8]), 3), ValueError,
+        "no word is in 3 different films: ask for fewer"),
+    "no text": (
+        lambda: text.build_vocabulary(TOKENS, torch.arange(0), torch.tensor([7, 8]), 1), ValueError,
+        "no word is in 1 different films"),
+    "no words in any text": (
+        lambda: text.build_vocabulary(text.tokenize_all([""]), torch.arange(1), torch.tensor([7]), 1), ValueError,
+        "no word is in 1 different films"),
+    "a film too few": (
+        lambda: text.build_vocabulary(TOKENS, torch.arange(2), torch.tensor([7]), 1), RuntimeError,
+        "repeats must have the same size"),
+    "a text too far": (
+        lambda: text.build_vocabulary(TOKENS, torch.tensor([2]), torch.tensor([7, 8]), 1), IndexError,
+        "index 2 is out of"),
+    "most frequent of none": (lambda: text.frequent_words(TOKENS, torch.arange(0), 3), ValueError, "non-empty list"),
+    "no text but None": (
+        lambda: text.tokenize_all([None]), AttributeError, "'NoneType' object has no attribute 'lower'"),
+    "bytes": (lambda: text.tokenize_all([b"dull"]), TypeError, "cannot use a string pattern on a bytes-like object"),
+    "a number": (lambda: text.tokenize_all([7]), AttributeError, "'int' object has no attribute 'lower'"),
+    "unknown tokenizer": (
+        lambda: text.cached_tokens(["a"], "key", Path("nowhere"), "wordpiece"), KeyError, "wordpiece"),
+    "a row too far": (
+        lambda: text.pad(PACKED, torch.tensor([2])), IndexError, "index 2 is out of bounds|index 3 is out"),
+    "rows as a mask": (lambda: text.pad(PACKED, torch.tensor([True])), IndexError, "shape of the mask"),
+    "a text that is not there": (lambda: PACKED[2], IndexError, "out of bounds"),
+    "batches of nothing": (lambda: text.batch_rows(PACKED.lengths, 0), RuntimeError, "split_size can only be 0"),
+    "batches below nothing": (lambda: text.batch_rows(PACKED.lengths, -1), RuntimeError, "split.* non-negative"),
+    "a choice for fewer words": (
+        lambda: PACKED.where(torch.tensor([True])), IndexError, "out of bounds|shape of the mask"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_call_says_what_is_wrong(name):
+    call, error, said = BAD[name]
+    with pytest.raises(error, match=said):
+        call()

@@ -97,7 +97,7 @@ def test_words_are_left_out_while_training_alone_and_by_the_seed(task, monkeypat
         return plain(packed, labels, rows[:64], **options)
 
     def dropped(self, share, generator=None):
-        shares.append(share)
+        shares.append((share, generator is not None, torch.initial_seed()))
         return drop(self, share, generator)
 
     def evaluated(model, packed, labels, rows, **options):
@@ -109,7 +109,7 @@ def test_words_are_left_out_while_training_alone_and_by_the_seed(task, monkeypat
     monkeypatch.setattr(text.Packed, "drop_words", dropped)
     for seed in (0, 0, 1):
         learn(task, seed, epochs=1, word_dropout=0.3)
-    assert shares == [0.3] * 3 and all(rows.equal(task.train_rows) for _, rows in seen)
+    assert shares == [(0.3, True, seed) for seed in (0, 0, 1)] and all(rows.equal(task.train_rows) for _, rows in seen)
     (first, _), (again, _), (other, _) = seen
     assert first.equal(again) and not first.equal(other) and 0.65 < len(first) / len(task.words.ids) < 0.75
     assert all(packed.ids.equal(task.words.ids) for packed, _ in validated)

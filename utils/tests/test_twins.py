@@ -63,3 +63,36 @@ def test_whole_stacks_have_twins():
 def test_weights_that_do_not_fit_are_refused():
     with pytest.raises(RuntimeError):
         twins.copy_weights(MultiHeadAttention(8, 2, bias=False), nn.MultiheadAttention(8, 2))
+
+
+@torch.no_grad()
+def without_bias(module):
+    module.in_proj.bias.zero_()
+
+
+@torch.no_grad()
+def halved(module):
+    module.out_proj.weight *= 0.5
+
+
+@pytest.mark.parametrize("change", [without_bias, halved], ids=lambda change: change.__name__)
+def test_a_weight_that_is_not_used_is_found_whatever_it_starts_at(change):
+    assert not twins.agree(found(change))
+
+
+def test_only_gradients_or_only_results_may_differ_to_be_found():
+    assert not twins.agree(found(call=lambda module, x: module(x)[0] + 1e-3))  # the gradients are equal
+    other = found(call=lambda module, x: module(x)[0].detach() + 2 * (module(x)[0] - module(x)[0].detach()))
+    assert not twins.agree(other) and min(other.values()) > 0.1  # twice the gradients
+
+
+def test_one_precision_that_differs_is_enough():
+    assert not twins.agree({torch.float32: 0.0, torch.float64: 1e-9})
+    assert not twins.agree({torch.float32: 1e-4, torch.float64: 0.0})
+    assert twins.agree({torch.float32: 9e-6, torch.float64: 9e-11})
+
+
+def test_names_that_torch_gives():
+    assert twins.their_name("layers.0.cross_attention.in_proj.weight") == "layers.0.multihead_attn.in_proj_weight"
+    assert twins.their_name("attention.out_proj.bias") == "self_attn.out_proj.bias"
+    assert [twins.their_name(f"mlp.{i}.weight") for i in (0, 3)] == ["linear1.weight", "linear2.weight"]
