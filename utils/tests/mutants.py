@@ -24,7 +24,7 @@ TESTS = {  # in the order in which they find most, soonest; other files have a t
     "transformer.py": ["transformer", "decoder", "twins"],
     "files.py": ["files", "text"],
     "checkpoints.py": ["checkpoints", "training"],
-    "training.py": ["train_steps", "training", "checkpoints", "train"],
+    "training.py": ["training", "checkpoints", "train"],
     "datasets.py": ["datasets", "toy_reviews"],
 }
 
