@@ -4,6 +4,7 @@ import gzip
 import http.server
 import io
 import os
+import random
 import resource
 import shutil
 import tarfile
@@ -545,6 +546,19 @@ def test_flipped_bits_in_either_compression(tree, tmp_path, right, how):
         else:
             assert imdb.fingerprint(tmp_path / "data" / "aclImdb") == right
     assert found >= 15
+
+
+def test_damage_in_the_middle_of_a_long_text_is_named(tree, tmp_path):
+    """There tarfile passes on what zlib says; between two texts it says so in words of its own."""
+    luck = random.Random(0)
+    (tree / "train" / "neg" / "0_2.txt").write_text("".join(luck.choices("abcdefgh", k=400_000)))
+    with tarfile.open(tmp_path / "made.tar.gz", "w:gz") as tar:
+        tar.add(tree, "aclImdb")
+    whole = (tmp_path / "made.tar.gz").read_bytes()
+    middle = len(whole) // 2
+    (tmp_path / "bad.tar.gz").write_bytes(whole[:middle] + 1000 * b"\xff" + whole[middle + 1000 :])
+    with pytest.raises(imdb.ImdbDamaged, match="bad.tar.gz cannot be used: Error -3 while decompressing"):
+        unpacked(tmp_path / "bad.tar.gz", tmp_path / "data")
 
 
 NO_ARCHIVE = {
