@@ -22,6 +22,14 @@ FEW = TOY["fit"] | {"epochs": 3, "batch_size": 200, "word_dropout": 0.1}  # 8 st
 SMALL = {"d_model": 16, "num_heads": 2, "d_hidden": 16, "num_layers": 1, "dropout": 0.2}
 
 
+def test_what_a_kill_left_of_a_write_is_swept_and_nothing_else(tmp_path):
+    names = ["a.pt.1.part", "a.pt.2.part", "a.pt", "b.pt.1.part"]
+    for name in names:
+        (tmp_path / name).write_text("")
+    checkpoints.sweep(tmp_path / "a.pt")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pt", "b.pt.1.part"]
+
+
 def test_checkpoint_comes_back(task, tmp_path):
     model = ReviewClassifier(len(task.vocabulary), **TOY["model"]).eval()
     checkpoints.save(tmp_path / "new" / "model.pt", model, TOY["model"], task.vocabulary, [{"epoch": 1}])

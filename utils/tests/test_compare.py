@@ -4,7 +4,7 @@ import pytest
 
 from utils import datasets, presets, training
 from utils.cli import compare, train
-from utils.files import read_table
+from utils.files import read_table, write_table
 
 TOY = presets.PRESETS["toy"]
 
@@ -58,6 +58,21 @@ def test_what_is_missing_is_measured_once(small):
     assert compare.main(line) == 0 and [path.read_bytes() for path in tables] == written
     tables[1].unlink()
     assert compare.main(line) == 0 and len(read_table(tables[1])) == 2  # only what is lacking
+
+
+@pytest.mark.parametrize(("there", "lacks_held_out"), [("2000", True), ("1600", False)])
+def test_of_two_trainings_the_one_that_is_lacking_is_named(small, there, lacks_held_out):
+    write_table(train.RESULTS, [{"preset": "encoder", "reviews": there, "seed": "0"}])
+    assert list(compare.missing(["encoder"], [0])) == [("encoder", 0, lacks_held_out)]
+    assert list(compare.missing(["encoder"], [1])) == [("encoder", 1, True), ("encoder", 1, False)]
+
+
+def test_a_variant_is_trained_with_its_changes(small, monkeypatch):
+    begun = []
+    monkeypatch.setattr(train, "learn", lambda preset, seed, keep: begun.append((preset, seed)) or (None, None))
+    assert compare.main(["no positions", "--seed", "3"]) == 130
+    [(preset, seed)] = begun
+    assert preset["model"] == TOY["model"] | {"positions": False} and seed == 3
 
 
 def test_interrupted_it_keeps_what_was_measured(small, monkeypatch):

@@ -49,10 +49,30 @@ def test_a_training_is_recorded_with_what_it_was(short, capsys):
         accuracy = training.evaluate(model, task.words, task.reviews.labels, rows, max_tokens=128)[1]
         assert row[part] == f"{accuracy:.4f}"
     test = training.evaluate(model, task.test_words, task.test.labels, torch.arange(1000), max_tokens=128)[1]
-    assert row["test"] == f"{test:.4f}" and f"test accuracy {test:.4f} on 1000 reviews" in capsys.readouterr().out
+    said, mirror = capsys.readouterr().out, task.test.pairs >= 0
+    assert row["test"] == f"{test:.4f}" and f"test accuracy {test:.4f} on 1000 reviews" in said
+    for what, rows in (("mirror pairs", mirror), ("ordinary reviews", ~mirror)):
+        rows = rows.nonzero().flatten()
+        found = training.evaluate(model, task.test_words, task.test.labels, rows, max_tokens=128)[1]
+        assert f"{what} {found:.4f}" in said
     assert train.main(["--preset", "toy", "--record", "--all"]) == 0
     everything = read_table(short / "results.tsv")[1]
     assert (everything["reviews"], everything["film"], everything["scrambled"]) == ("2000", "", "")
+
+
+def test_the_seed_decides_how_it_begins_and_with_the_reviews_where_it_is_kept(short, monkeypatch):
+    begun = []
+
+    def fit(model, task, *, seed, keep, **settings):
+        begun.append((seed, keep.name, model.embedding.weight[5].tolist()))
+        return []
+
+    monkeypatch.setattr(training, "fit", fit)
+    for line in (["--seed", "0"], ["--seed", "1"], ["--seed", "1", "--all"]):
+        assert train.main(["--preset", "toy", *line]) == 130
+    seeds, names, numbers = zip(*begun)
+    assert seeds == (0, 1, 1) and numbers[0] != numbers[1]
+    assert names == ("toy-0-on-its-way.pt", "toy-1-on-its-way.pt", "toy-all-1-on-its-way.pt")
 
 
 def test_a_bag_loses_nothing_when_scrambled(short):
