@@ -1,5 +1,8 @@
 """The toy task; --browser, and what is said at the end about what the browser saw; who takes which file of tests."""
 
+import os
+import subprocess
+import sys
 import tempfile
 
 import pytest
@@ -8,6 +11,7 @@ from hypothesis import configuration, settings
 from xdist.scheduler import LoadFileScheduling
 
 from utils import presets
+from utils.cli import environment
 
 NOTICES = pytest.StashKey[list]()
 
@@ -72,3 +76,19 @@ def task(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(presets, "CACHE", tmp_path_factory.mktemp("cache"))
         return presets.prepare(**presets.PRESETS["toy"]["task"])
+
+
+@pytest.fixture(scope="session")
+def left_by(tmp_path_factory):
+    """Runs a module of tests as a program, for it forks, which threads forbid; gives the folder of what it saw."""
+
+    def run(module):
+        if not hasattr(os, "fork"):
+            pytest.skip("this system makes no copy of a process")
+        folder = tmp_path_factory.mktemp(module)
+        line, variables = [sys.executable, "-m", f"utils.tests.{module}", str(folder)], {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run(line, cwd=environment.ROOT, env=os.environ | variables, capture_output=True)
+        assert done.returncode == 0, done.stderr.decode()
+        return folder
+
+    return run

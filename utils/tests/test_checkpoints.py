@@ -4,7 +4,6 @@ import itertools
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,7 +13,6 @@ import torch
 
 from utils import checkpoints, files, presets, text, training
 from utils.classifiers import ReviewClassifier
-from utils.cli import environment
 from utils.cli import train as cli
 
 TOY = presets.PRESETS["toy"]
@@ -167,15 +165,9 @@ def bytes_different(one, other):
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory):
+def killed(left_by):
     """The folder where `main` has left what it saw."""
-    if not hasattr(os, "fork"):
-        pytest.skip("this system makes no copy of a process")
-    folder = tmp_path_factory.mktemp("killed")
-    line, variables = [sys.executable, "-m", "utils.tests.test_checkpoints"], {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*line, str(folder)], cwd=environment.ROOT, env=os.environ | variables, capture_output=True)
-    assert done.returncode == 0, done.stderr.decode()
-    return folder
+    return left_by("test_checkpoints")
 
 
 def test_killed_anywhere_it_ends_with_the_same_bits(killed):

@@ -225,14 +225,9 @@ def stop():
 
 
 @pytest.fixture(scope="module")
-def ends(tmp_path_factory):
+def ends(left_by):
     """For 1, 2 and 3 processes what each of them has written down."""
-    if not hasattr(os, "fork"):
-        pytest.skip("this system makes no copy of a process")
-    folder = tmp_path_factory.mktemp("members")
-    line, variables = [sys.executable, "-m", "utils.tests.test_train"], {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*line, str(folder)], cwd=environment.ROOT, env=os.environ | variables, capture_output=True)
-    assert done.returncode == 0, done.stderr.decode()
+    folder = left_by("test_train")
     return folder, {size: [torch.load(folder / f"end-{size}-{rank}.pt") for rank in range(size)] for size in (1, 2, 3)}
 
 
