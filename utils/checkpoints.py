@@ -109,4 +109,4 @@ def forget(path):
 def sweep(path):
     """Delete what a kill in the middle of a write has left."""
     for left in path.parent.glob(f"{path.name}.*.part"):
-        left.unlink()
+        left.unlink(missing_ok=True)  # or another process was faster

@@ -4,6 +4,7 @@ It is looked for as the tree `aclImdb`, then as an archive named by the environm
 downloaded (84 MB). Whatever the source, it is checked before it is used.
 """
 
+import contextlib
 import gzip
 import hashlib
 import lzma
@@ -172,8 +173,10 @@ def unpack(archive, tree, per_class=12500, sha256=None):
 def sweep(folder):
     """Delete what an unpacking that was killed has left: untouched for an hour."""
     for left in folder.glob(f"{UNPACKING}*"):
-        if time.time() - max(path.stat().st_mtime for path in (left, *left.glob("*"), *left.glob("*/*/*"))) > 3600:
-            shutil.rmtree(left, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another process is deleting its own
+            newest = max(path.stat().st_mtime for path in (left, *left.glob("*"), *left.glob("*/*/*")))
+            if time.time() - newest > 3600:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def extract(archive, folder, per_class, sha256):

@@ -28,6 +28,13 @@ def test_what_a_kill_left_of_a_write_is_swept_and_nothing_else(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pt", "b.pt.1.part"]
 
 
+def test_a_sweep_that_another_process_was_faster_in(tmp_path, monkeypatch):
+    (tmp_path / "a.pt").write_text("")
+    monkeypatch.setattr(Path, "glob", lambda *_: [tmp_path / "a.pt.1.part"])  # listed, and gone
+    checkpoints.forget(tmp_path / "a.pt")
+    assert not (tmp_path / "a.pt").exists()
+
+
 def test_checkpoint_comes_back(task, tmp_path):
     model = ReviewClassifier(len(task.vocabulary), **TOY["model"]).eval()
     checkpoints.save(tmp_path / "new" / "model.pt", model, TOY["model"], task.vocabulary, [{"epoch": 1}])

@@ -408,6 +408,14 @@ def test_killed_around_the_last_step_it_is_there_or_not(tree, tmp_path, when):
     assert len(imdb.read_tree(data / "aclImdb" / "test", PER_CLASS)["texts"]) == 2 * PER_CLASS
 
 
+def test_a_folder_that_another_process_deletes_while_it_is_looked_at(tmp_path):
+    (tmp_path / "unpacking-gone").symlink_to(tmp_path / "nowhere")  # in the list, and not there when asked for
+    (tmp_path / "unpacking-old").mkdir()
+    os.utime(tmp_path / "unpacking-old", (0, 0))
+    imdb.sweep(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["unpacking-gone"]
+
+
 def test_four_processes_at_once_all_get_it(tree, tmp_path, right):
     data, children = tmp_path / "data", []
     for _ in range(4):
