@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 
@@ -21,6 +22,9 @@ CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
 LIBRARY = ("torch", "torchtext", "sentencepiece", "numpy", "matplotlib", "ipywidgets", "pooch", "tqdm")
 NOTEBOOK_TOOLS = ("jupyterlab", "hypothesis", "nbclient", "nbval", "pytest", "pytest-xdist")
 USABLE = {"torch": ((2, 6), (3,)), "torchtext": ((0, 6), (0, 7)), "ipywidgets": ((7, 7), (9,))}
+
+# Whoever starts kernels gets those of this environment, not of the home directory.
+os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
 
 FAILURES = (  # what pip and venv say → what the reader is told; the first that fits
     (
@@ -49,7 +53,9 @@ def enter(argv, packages):
     if not missing and (finished() or not ours):
         return
     if not finished():
-        make(missing)
+        with only_one():
+            if not finished():  # or another process has made it meanwhile
+                make(missing)
     elif ours:
         sys.exit(f"{VENV} is damaged (it lacks {', '.join(missing)}): delete this folder and start again.")
     replace_process([str(venv_python()), "-m", "utils", *argv])
@@ -85,6 +91,27 @@ def requirements_sha256():
 
 def finished():
     return venv_python().exists() and stamp().exists() and stamp().read_text() == requirements_sha256()
+
+
+@contextmanager
+def only_one():
+    """Of several installations in this folder one at a time; the others wait. Windows has no such lock."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    folder = os.open(ROOT, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network drives have none
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"Another process is installing into {VENV}: waiting for it.", flush=True)
+                fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def has_nvidia():

@@ -14,7 +14,7 @@ from nbclient.exceptions import CellControlSignal, DeadKernelError
 from nbclient.output_widget import OutputWidget
 
 from utils.cli import environment
-from utils.cli.lab import METADATA, source_sha256
+from utils.cli.stored import METADATA, source_sha256
 from utils.files import written_atomically
 
 FOLDER = environment.ROOT / "notebooks"

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,18 @@ def test_the_environment_is_made_once_finished_if_cut_short_and_kept_up_to_date(
     assert cut_off.returncode == 1 and "requirements.txt has changed" in cut_off.stdout
     assert cut_off.stderr.startswith("No network") and cut_off.stderr.count("\n") == 1
     assert not stamp.exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="without locks on folders")
+@pytest.mark.skipif(not importlib.util.find_spec("ensurepip"), reason="this Python cannot make environments")
+def test_of_two_at_once_one_installs_and_the_other_waits_for_it(house):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", house / "bare"], check=True)
+    with ThreadPoolExecutor() as both:
+        done = list(both.map(lambda _: start(house, house / "bare/bin/python"), range(2)))
+    assert [one.returncode for one in done] == [0, 0], done
+    assert [one.stdout.splitlines()[-1] for one in done] == [f"{house}/.venv x"] * 2
+    said = "".join(one.stdout for one in done)
+    assert said.count("Installing requirements.txt") == said.count("Another process is installing") == 1
 
 
 def test_ctrl_c_is_one_line(house):

@@ -9,7 +9,7 @@ from jupyter_server.services.contents.largefilemanager import AsyncLargeFileMana
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from utils.cli import lab as verb
-from utils.cli import notebooks
+from utils.cli import notebooks, stored
 
 
 @pytest.fixture
@@ -20,8 +20,8 @@ def lab(tmp_path):
     cells = [new_code_cell(f"print({i})", execution_count=i, outputs=[figure]) for i in range(1, 4)]
     book = new_notebook(cells=[part for cell in cells for part in (cell, new_markdown_cell("*A line.*"))])
     notebooks.write(notebooks.normalised(book), path)
-    manager = AsyncLargeFileManager(root_dir=str(tmp_path), pre_save_hook="utils.cli.lab.keep_stored")
-    assert "--ContentsManager.pre_save_hook=utils.cli.lab.keep_stored" in verb.OPTIONS
+    manager = AsyncLargeFileManager(root_dir=str(tmp_path), pre_save_hook="utils.cli.stored.keep_stored")
+    assert "--ContentsManager.pre_save_hook=utils.cli.stored.keep_stored" in verb.OPTIONS
 
     def save(book):
         model = {"type": "notebook", "format": "json", "content": copy.deepcopy(book)}
@@ -70,4 +70,4 @@ def test_a_new_notebook_and_other_files_are_saved(lab, tmp_path):
     (tmp_path / "one.ipynb").unlink()
     assert nbformat.reads(lab(lab.book).decode(), as_version=4) == lab.book
     model = {"type": "file", "format": "text", "content": "a note"}
-    assert verb.keep_stored(model, "note.txt", type("Manager", (), {"root_dir": tmp_path})) is None
+    assert stored.keep_stored(model, "note.txt", type("Manager", (), {"root_dir": tmp_path})) is None
