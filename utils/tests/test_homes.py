@@ -27,7 +27,7 @@ HOMES = {
 
 
 def definition(source, name):
-    """The syntax tree of `name` in `source`, without docstrings and type hints, as text; None where it is not."""
+    """The code of `name` in `source`, without docstrings, comments and type hints; None where it is not."""
     for node in ast.parse(source).body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name == name:
             for part in ast.walk(node):
@@ -37,7 +37,7 @@ def definition(source, name):
                     part.annotation = None
                 if isinstance(part, ast.FunctionDef):
                     part.returns = None
-            return ast.dump(node)
+            return ast.unparse(node)
     return None
 
 
@@ -48,7 +48,8 @@ def test_the_two_are_the_same(name):
     cells = [cell.source for cell in book.cells if "utils" in cell.metadata.get("tags", [])]
     taught = [one for one in (definition(source, name) for source in cells) if one]
     kept = definition((environment.ROOT / "utils" / module).read_text("utf8"), name)
-    assert kept is not None and taught == [kept]
+    assert kept is not None
+    assert taught == [kept], f"{notebook} and utils/{module} have another {name} each: change both"
 
 
 def test_every_cell_that_is_kept_is_listed():
