@@ -275,7 +275,7 @@ def server(tmp_path, monkeypatch):
 
     def impatient(*, timeout, **options):
         assert 5 <= timeout <= 60  # as it is: a server that stalls is given up, one that is slow is not
-        return plain(timeout=0.3, **options)
+        return plain(timeout=1.0, **options)
 
     monkeypatch.setattr(imdb.pooch, "HTTPDownloader", impatient)
     yield answers
