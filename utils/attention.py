@@ -56,7 +56,7 @@ def attend(queries, keys, values, *, beta=None, mask=None, choose=softargmax):
     else:
         if mask.dtype != torch.bool:
             raise ValueError(f"mask must be boolean (True = may attend), not {mask.dtype}: use mask > 0")
-        lowest = torch.finfo(scores.dtype).min  # finite: of a row of -inf, choose makes NaN
+        lowest = torch.finfo(scores.dtype).min  # finite: of a row of -inf, softargmax makes NaN
         a = choose(scores.masked_fill(~mask, lowest)).masked_fill(~mask, 0.0)
     return a @ values, a  # (…, T_q, d_v), (…, T_q, T_k)
 
