@@ -195,7 +195,8 @@ BAD = {
     "reaches by place": (lambda: WordConvolution(50, 8, (1,)), TypeError, "takes 3 positional arguments"),
     "one reach, not several": (lambda: WordConvolution(50, 8, reaches=1), TypeError, "'int' object is not iterable"),
     "a reach below nothing": (lambda: WordConvolution(50, 8, reaches=(-1,)), RuntimeError, "negative dimension -8"),
-    "no reach": (lambda: WordConvolution(50, 8, reaches=())(WORDS), ValueError, "expected a non-empty list"),
+    "no reach": (
+        lambda: WordConvolution(50, 8, reaches=())(WORDS), (ValueError, RuntimeError), "expected a non-empty list"),
     "too long for the lecture's": (
         lambda: MODELS["lecture"](torch.ones(1, 201).long()), ValueError,
         "a review of 201 words: this model reads 200"),

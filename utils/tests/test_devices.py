@@ -11,6 +11,7 @@ import sys
 
 import pytest
 import torch
+from torch.utils import _foreach_utils
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -77,9 +78,10 @@ def small(task):
 
 @pytest.fixture
 def gpu(monkeypatch):
+    known = _foreach_utils._get_fused_kernels_supported_devices()
     for module in [module for name, module in sys.modules.items() if name.startswith("torch.")]:
         if hasattr(module, "_get_fused_kernels_supported_devices"):
-            monkeypatch.setattr(module, "_get_fused_kernels_supported_devices", lambda: ["cpu", GPU.type])
+            monkeypatch.setattr(module, "_get_fused_kernels_supported_devices", lambda: [*known, GPU.type])
     monkeypatch.setattr(training, "autocast", lambda device: contextlib.nullcontext())
     # Inference mode knows no tensors that are made of others.
     monkeypatch.setattr(training, "predict", torch.no_grad()(training.predict.__wrapped__))

