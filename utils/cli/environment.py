@@ -143,9 +143,8 @@ def make(missing):
         # The ordinary torch brings gigabytes of CUDA. Do not wait long for an index of CPU wheels that is out of reach.
         torch = re.search(r"^torch==.*", REQUIREMENTS.read_text(), re.MULTILINE)[0]
         impatient = ["--retries", "1", "--timeout", "15"]
-        if not step(
-            [*pip, "--no-deps", "--index-url", CPU_WHEELS, *impatient, torch], unless="No matching distribution"
-        ):
+        absent = "No matching distribution|ResolutionImpossible"  # the latter where the user's pip has constraints
+        if not step([*pip, "--no-deps", "--index-url", CPU_WHEELS, *impatient, torch], unless=absent):
             print(f"{CPU_WHEELS} has no {torch}, or is out of reach.")
             print(f"The ordinary one brings CUDA: {WITH_CUDA}. Ctrl-C stops here.", flush=True)
     step([*pip, "-r", REQUIREMENTS])
@@ -154,7 +153,7 @@ def make(missing):
 
 
 def step(command, unless=None):
-    """Run one step of the installation, showing its large downloads. Exits where it fails, `unless` it said this."""
+    """Run one step of the installation, showing its large downloads. Exits where it fails, `unless` it said that."""
     said = ""
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
@@ -163,7 +162,7 @@ def step(command, unless=None):
             said += line
             if " MB)" in line or line.startswith("Installing"):
                 print(f"  {line.strip():.110}", flush=True)
-    if process.returncode and not (unless and unless in said):
+    if process.returncode and not (unless and re.search(unless, said)):
         sys.exit(explain(said))
     return process.returncode == 0
 

@@ -173,6 +173,27 @@ def test_cpu_wheels_are_asked_for_on_linux_without_nvidia(monkeypatch, tmp_path,
     assert environment.stamp().read_text() == environment.requirements_sha256()
 
 
+@pytest.mark.parametrize("said", ["No matching distribution found for torch", "ResolutionImpossible: for help"])
+def test_where_the_index_of_cpu_wheels_has_none_the_installation_goes_on(monkeypatch, tmp_path, capsys, said):
+    """pip says the second where constraints of the user's name torch as well."""
+
+    def fails_for_cpu_wheels(command, *args, **options):
+        if environment.CPU_WHEELS in command:
+            return started([sys.executable, "-c", f"print('ERROR: {said}'); exit(1)"], *args, **options)
+        return started([sys.executable, "-c", ""], *args, **options)
+
+    started = subprocess.Popen
+    monkeypatch.setattr(environment, "VENV", tmp_path)
+    monkeypatch.setattr(environment, "has_nvidia", lambda: False)
+    monkeypatch.setattr(environment.sys, "platform", "linux")
+    monkeypatch.setattr(environment.subprocess, "Popen", fails_for_cpu_wheels)
+    environment.make(["torch"])
+    assert "or is out of reach" in capsys.readouterr().out and environment.stamp().exists()
+    said = "something else"
+    with pytest.raises(SystemExit, match="something else"):
+        environment.make(["torch"])
+
+
 @pytest.mark.parametrize(
     "said, remedy",
     [
