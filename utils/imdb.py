@@ -29,6 +29,8 @@ MEMBER = re.compile(r"aclImdb/(train|test)/((pos|neg)/\d+_\d+\.txt|urls_(pos|neg
 UNPACKING = "unpacking-"
 MOST_BYTES = 10**9  # unpacked; IMDB with its unlabelled reviews has far less
 AGAIN = "then run: python3 -m utils data"
+# What tarfile and what it stands on raise for a damaged archive; the last for a date that no file can have.
+DAMAGE = (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError, ValueError, OverflowError)
 DATA_FILTER = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # not in Python 3.11.0 to 3.11.3
 
 
@@ -193,5 +195,5 @@ def extract(archive, folder, per_class, sha256):
         for half in ("train", "test"):
             read_tree(folder / "aclImdb" / half, per_class)
         check(sha256 in (None, fingerprint(folder / "aclImdb")), "a text in it differs from IMDB's")
-    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError, ValueError) as problem:
+    except DAMAGE as problem:
         raise ImdbDamaged(f"{archive} cannot be used: {first_line(problem)}. Get it again from {URL}") from problem

@@ -556,6 +556,17 @@ def test_flipped_bits_in_either_compression(tree, tmp_path, right, how):
     assert found >= 15
 
 
+def test_a_date_that_no_file_can_have_is_damage(tree, tmp_path):
+    def late(member):
+        member.mtime = 2**70
+        return member
+
+    with tarfile.open(tmp_path / "late.tar", "w") as tar:
+        tar.add(tree, "aclImdb", filter=late)
+    with pytest.raises(imdb.ImdbDamaged, match="late.tar cannot be used: .*Get it again"):
+        unpacked(tmp_path / "late.tar", tmp_path / "data")
+
+
 def test_damage_in_the_middle_of_a_long_text_is_named(tree, tmp_path):
     """There tarfile passes on what zlib says; between two texts it says so in words of its own."""
     luck = random.Random(0)
