@@ -160,8 +160,10 @@ def attempt(work, *arguments):
         return code
     except KNOWN as problem:
         said = problem
-    except RuntimeError as problem:
-        if not (store and re.search("gloo|NCCL", str(problem))):
+    except (RuntimeError, KeyboardInterrupt) as problem:
+        # torchrun's SIGTERM may come while the loss is on its way to here.
+        lost = problem.__context__ if isinstance(problem, KeyboardInterrupt) else problem
+        if not (store and isinstance(lost, RuntimeError) and re.search("gloo|NCCL", str(lost))):
             raise
         said = "A process of this training was lost: the same command with --resume goes on after the last whole epoch."
     finally:

@@ -5,6 +5,7 @@ import errno
 import math
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -269,6 +270,24 @@ def test_processes_stop_together_where_the_loss_is_not_finite(ends):
 def test_another_number_of_processes_does_not_go_on(ends, task):
     with pytest.raises(checkpoints.CannotGoOn, match="processes 2, not 1"):
         training.fit(presets.build(TOY, task, 0), task, **TOY["fit"], keep=ends[0] / "toy-2.pt")
+
+
+def test_a_lost_process_is_named_though_torchrun_ends_this_one_meanwhile(monkeypatch, capsys):
+    def work():
+        try:
+            raise RuntimeError("gloo: connection closed by peer")
+        finally:
+            raise KeyboardInterrupt
+
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setattr(distributed, "rendezvous", lambda _: iter([(distributed.HashStore(), 0, 2)]))
+    monkeypatch.setattr(distributed, "init_process_group", lambda *_, **__: None)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert train.attempt(work) == 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert capsys.readouterr().out.count("A process of this training was lost") == 1
 
 
 def test_under_torchrun_one_is_killed_and_the_rest_resumed(tmp_path):
