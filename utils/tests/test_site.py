@@ -6,10 +6,11 @@ from html.parser import HTMLParser
 import nbformat
 import numpy as np
 import pytest
+import torch
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 
-from utils.cli import notebooks
+from utils.cli import environment, notebooks
 from utils.files import read_table
 from utils.tests.test_browser import browser  # noqa: F401
 
@@ -18,6 +19,8 @@ from utils.cli import site  # noqa: E402
 
 NAMES = [path.stem for path in notebooks.notebook_paths()]
 IDEAS = read_table(site.PAGES / "ideas.tsv")
+# Another torch than the pinned one trains the models in some pictures a little differently.
+PINNED = f"torch=={torch.__version__.split('+')[0]}\n" in environment.REQUIREMENTS.read_text()
 WEIGHT = 1_500_000  # bytes, of all that comes before a slider is touched
 
 
@@ -95,7 +98,7 @@ def test_the_slider_starts_with_the_stored_picture(folder, pages):
                 shown = {path.name: pixels(path) for path in folder.glob(f"{name}/slider-*")}
                 apart = {one: np.abs(it - wanted).mean() for one, it in shown.items() if it.shape == wanted.shape}
                 assert min(apart, key=apart.get) == start["src"].split("/")[1], name
-                assert min(apart.values()) < 3, name  # by another torch a model is trained a little differently
+                assert min(apart.values()) < (1 if PINNED else 3), name
 
 
 def test_needed_cells():
