@@ -1,11 +1,12 @@
-"""Files: tables, tensors, and writing that leaves either the old file or the whole new one."""
+"""Files: tables, tensors, what is kept for next time, and writing that leaves the old file or the whole new one."""
 
 import csv
 import os
 import pickle
 import shutil
+import time
 import zipfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 
@@ -61,3 +62,33 @@ def read_tensors(path):
     except (zipfile.BadZipFile, RuntimeError, EOFError, pickle.UnpicklingError) as problem:
         raise ValueError(f"{path} is damaged: {problem}") from problem
     raise ValueError(f"{path} is damaged: its check sum is wrong")
+
+
+def cached(path, key, make):
+    """The dict that `make()` returns, kept in `path` for next time together with `key`, a str.
+
+    A file that is missing, damaged or of another key is made anew; one that cannot be written is not kept.
+    """
+    sweep(path)
+    try:
+        kept = read_tensors(path) if path.exists() else {}
+        if kept.get("key") == key:
+            return kept
+    except (ValueError, OSError) as damage:
+        print(f"{damage}: it is made again")
+    made = make() | {"key": key}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_atomically(path, "wb") as file:
+            torch.save(made, file)
+    except (OSError, RuntimeError) as problem:  # a full disk is a RuntimeError of torch's
+        print(f"{path} cannot be written ({problem}): next time it is made again")
+    return made
+
+
+def sweep(path):
+    """Delete what a kill in the middle of writing `path` has left: untouched for an hour."""
+    for left in path.parent.glob(f"{path.name}.*.part"):
+        with suppress(OSError):  # another process was faster, or there is no right to
+            if time.time() - left.stat().st_mtime > 3600:
+                left.unlink()

@@ -11,7 +11,7 @@ import torch
 from torchtext.data.utils import get_tokenizer
 from torchtext.vocab import Vocab
 
-from utils.files import read_tensors, written_atomically
+from utils.files import cached
 
 PAD, UNKNOWN = 0, 1
 CACHE_VERSION = 1  # to be raised whenever the same text would become other tokens
@@ -92,27 +92,14 @@ def tokenize_all(texts, tokenize=tokenize):
 
 
 def cached_tokens(texts, key, path, tokenizer="basic_english"):
-    """`tokenize_all(texts)` with one of `TOKENIZERS`, kept in `path` with `key`, tokenizer and `CACHE_VERSION`.
+    """`tokenize_all(texts)` with one of `TOKENIZERS`, kept in `path`; `key` must change whenever the texts do."""
 
-    `key` must change whenever the texts do. A file that is missing, damaged or made from anything else is written anew.
-    """
-    key = f"{CACHE_VERSION} {tokenizer} {key}"
-    if path.exists():
-        try:
-            kept = read_tensors(path)
-            if kept["key"] == key:
-                return Tokens(kept["words"].split("\n"), Packed(kept["ids"], kept["offsets"]))
-        except (ValueError, KeyError, OSError) as damage:
-            print(f"{damage}: tokenising again")
-    tokens = tokenize_all(texts, TOKENIZERS[tokenizer])
-    packed = tokens.packed
-    try:
-        with written_atomically(path, "wb") as file:
-            kept = {"key": key, "words": "\n".join(tokens.words), "ids": packed.ids, "offsets": packed.offsets}
-            torch.save(kept, file)
-    except (OSError, RuntimeError) as problem:  # a full disk is a RuntimeError of torch's
-        print(f"{path} cannot be written ({problem}): next time these texts are tokenised again")
-    return tokens
+    def make():
+        tokens = tokenize_all(texts, TOKENIZERS[tokenizer])
+        return {"words": "\n".join(tokens.words), "ids": tokens.packed.ids, "offsets": tokens.packed.offsets}
+
+    kept = cached(path, f"{CACHE_VERSION} {tokenizer} {key}", make)
+    return Tokens(kept["words"].split("\n"), Packed(kept["ids"], kept["offsets"]))
 
 
 def build_vocabulary(tokens, rows, groups, min_groups):

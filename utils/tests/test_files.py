@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from utils.cli import environment
-from utils.files import read_table, read_tensors, write_table, written_atomically
+from utils.files import cached, read_table, read_tensors, sweep, write_table, written_atomically
 
 
 def test_a_table_comes_back(tmp_path):
@@ -138,3 +139,74 @@ def test_damaged_tensors_are_named(tmp_path):
             pytest.fail(f"{kind} is read as {read_tensors(tmp_path / 'one.pt')}")
     with pytest.raises(FileNotFoundError, match="absent.pt"):
         read_tensors(tmp_path / "absent.pt")
+
+
+def never():
+    pytest.fail("it was kept, and is made again")
+
+
+def test_what_is_kept_is_used_until_its_key_changes(tmp_path, capsys):
+    path = tmp_path / "new" / "kept.pt"
+    assert cached(path, "one", lambda: {"words": ["a"]}) == {"words": ["a"], "key": "one"}
+    assert cached(path, "one", never) == {"words": ["a"], "key": "one"}
+    assert cached(path, "two", lambda: {"words": ["b"]})["words"] == ["b"]
+    assert cached(path, "two", never)["words"] == ["b"] and cached(path, "one", dict) == {"key": "one"}
+    torch.save({"words": ["of something else"]}, path)
+    assert cached(path, "one", dict) == {"key": "one"}
+    assert list(path.parent.iterdir()) == [path] and capsys.readouterr().out == ""
+
+
+def test_what_is_kept_and_damaged_is_made_again(tmp_path, capsys):
+    path = tmp_path / "kept.pt"
+    cached(path, "key", lambda: {"words": [f"word{i}" for i in range(500)]})
+    whole = path.read_bytes()
+    for kind, content in [*spoilt(whole), ("a letter within", whole.replace(b"word250", b"wurd250"))]:
+        path.write_bytes(content)
+        assert cached(path, "key", lambda kind=kind: {"words": [kind]})["words"] == [kind]
+        assert "kept.pt is damaged" in capsys.readouterr().out
+        assert cached(path, "key", never)["words"] == [kind]
+    path.unlink()
+    path.mkdir()
+    assert cached(path, "key", dict) == {"key": "key"}
+    assert "Is a directory" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("how", ["no folder", "a full disk"])
+def test_what_cannot_be_kept_is_made_each_time(tmp_path, monkeypatch, capsys, how):
+    def full(what, file):
+        raise RuntimeError("unexpected pos 64 vs 0")  # as torch says it
+
+    if how == "a full disk":
+        monkeypatch.setattr(torch, "save", full)
+    (tmp_path / "file").write_text("")
+    path = tmp_path / ("file" if how == "no folder" else "") / "kept.pt"
+    for content in "ab":
+        assert cached(path, "key", lambda content=content: {"made": content})["made"] == content
+        assert "kept.pt cannot be written (" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_an_interrupted_write_leaves_what_was_kept(tmp_path, monkeypatch):
+    path = tmp_path / "kept.pt"
+    cached(path, "one", lambda: {"words": ["old"]})
+
+    def half(what, file):
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(torch, "save", half)
+        cached(path, "two", dict)
+    assert cached(path, "one", never)["words"] == ["old"] and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_kill_left_of_a_write_is_swept_after_an_hour_and_nothing_else(tmp_path):
+    names = ["a.pt.1.part", "a.pt.2.part", "a.pt", "b.pt.1.part", "a.pt.previous"]
+    for name in names:
+        (tmp_path / name).write_text("")
+        if name != "a.pt.2.part":
+            os.utime(tmp_path / name, (0, time.time() - 3700))
+    os.symlink(tmp_path / "nowhere", tmp_path / "a.pt.3.part")  # listed, and gone when it is looked at
+    cached(tmp_path / "a.pt", "key", dict)
+    assert {path.name for path in tmp_path.iterdir()} == {*names, "a.pt.3.part"} - {"a.pt.1.part"}
+    sweep(tmp_path / "absent" / "a.pt")
