@@ -1,10 +1,9 @@
 """Trained classifiers as files, and trainings on their way."""
 
 import torch
-from torch import distributed
 
 from utils.classifiers import CLASSIFIERS
-from utils.files import read_tensors, written_atomically
+from utils.files import read_tensors, sweep, written_atomically
 
 
 def save(path, model, arguments, vocabulary, history):
@@ -32,33 +31,28 @@ class Progress:
     """A training on its way, in a file: all that decides how it goes on, so that it ends as if it had never stopped.
 
     `parts` are what has a `state_dict`: model, optimizers, schedules; `generator` deals the reviews; `settings` is a
-    dict that must be the same when it goes on. The file before the last stays beside it as `path`.previous. Under
-    torchrun the first process reads and writes, for the others may be on other machines; all must call.
+    dict that must be the same when it goes on. The file before the last stays beside it as `path`.previous. Of a
+    `team` the first process reads and writes, for the others may be on other machines; all must call.
     """
 
-    def __init__(self, path, parts, generator, settings):
-        self.path, self.parts, self.generator = path, parts, generator
+    def __init__(self, path, team, parts, generator, settings):
+        self.path, self.team, self.parts, self.generator = path, team, parts, generator
         self.settings = settings | {"torch": str(torch.__version__)}
         self.previous = path.with_name(path.name + ".previous")
-        self.together = distributed.is_initialized()
-        self.rank = distributed.get_rank() if self.together else 0
 
     def restore(self):
         """Go back to where the file says. Returns (history, weights of its best epoch); ([], None) without a file.
 
         CannotGoOn if it is damaged, or of another training.
         """
-        shared = [self.read() if self.rank == 0 and self.path.exists() else None]
-        if self.together:
-            distributed.broadcast_object_list(shared)
-        [kept] = shared
+        kept = self.team.from_first(self.read() if self.team.rank == 0 and self.path.exists() else None)
         if kept is None:
             return [], None
         for part, state in zip(self.parts, kept["parts"]):
             part.load_state_dict(state)
-        for generator, state in zip(self.generators(), kept["luck"][self.rank]):
+        for generator, state in zip(self.generators(), kept["luck"][self.team.rank]):
             generator.set_state(state)
-        if self.rank == 0:
+        if self.team.rank == 0:
             print(f"goes on after epoch {len(kept['history'])} of {self.path}; delete that file to begin anew")
         return kept["history"], kept["best"]
 
@@ -83,11 +77,8 @@ class Progress:
 
     def save(self, history, best):
         """Write it. Where it cannot be written, what was kept before stays, and the training need not end."""
-        luck = [[generator.get_state() for generator in self.generators()]]
-        if self.together:
-            luck = luck * distributed.get_world_size()
-            distributed.all_gather_object(luck, luck[0])
-        if self.rank > 0:
+        luck = self.team.from_all([generator.get_state() for generator in self.generators()])
+        if self.team.rank > 0:
             return
         kept = {"parts": [part.state_dict() for part in self.parts], "luck": luck, "settings": self.settings}
         try:
@@ -101,12 +92,5 @@ class Progress:
 
 def forget(path):
     """Delete what `Progress` has kept at `path`: the training has ended."""
-    sweep(path)
-    for kept in (path, path.with_name(path.name + ".previous")):
+    for kept in (path, *path.parent.glob(f"{path.name}.*")):
         kept.unlink(missing_ok=True)
-
-
-def sweep(path):
-    """Delete what a kill in the middle of a write has left."""
-    for left in path.parent.glob(f"{path.name}.*.part"):
-        left.unlink(missing_ok=True)  # or another process was faster

@@ -5,16 +5,17 @@ import math
 import os
 import sys
 import time
+from contextlib import contextmanager
 
 import torch
-from torch import distributed, nn
+from torch import nn
 from torch.nn import functional as F
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import lr_scheduler
 from tqdm import tqdm
 
 from utils import text
 from utils.checkpoints import Progress
+from utils.processes import Team
 
 
 def best_device():
@@ -127,7 +128,8 @@ def fit(model, task, *, epochs, batch_size, max_tokens, word_dropout=0.0, seed=0
     `keep`, a path, each epoch is kept there, and goes on from it if it is there (`checkpoints.forget` deletes it).
     FloatingPointError where the loss is not finite. Under torchrun the processes share each batch.
     """
-    team = Team(model)
+    team = Team()
+    learner = team.learner(model)
     torch.manual_seed(seed + team.rank)  # dropout of its own in each process
     generator = torch.Generator().manual_seed(seed)  # the same order of reviews in all
     device = next(model.parameters()).device
@@ -137,28 +139,26 @@ def fit(model, task, *, epochs, batch_size, max_tokens, word_dropout=0.0, seed=0
     sizes = {"batch_size": batch_size, "max_tokens": max_tokens}
     settings = sizes | rates | {"epochs": epochs, "word_dropout": word_dropout, "seed": seed, "processes": team.size}
     settings |= identity(model, task)
-    progress = keep and Progress(keep, [model, *optimizer.parts, *schedule.parts], generator, settings)
+    progress = keep and Progress(keep, team, [model, *optimizer.parts, *schedule.parts], generator, settings)
     history, best = progress.restore() if progress else ([], None)
-    bar = tqdm(total=epochs * steps, initial=len(history) * steps, unit=" steps", leave=False, **team.bar)
+    shown = {"unit": " steps", "leave": False, "file": sys.stdout, "disable": team.rank > 0}
+    bar = tqdm(total=epochs * steps, initial=len(history) * steps, **shown)
     try:
         for epoch in range(len(history) + 1, epochs + 1):
             left = words.drop_words(word_dropout, generator)
-            order = team.shares(batches(left, labels, task.train_rows, generator=generator, **sizes), optimizer, bar)
-            row = {"epoch": epoch} | team.timed_epoch(order, optimizer, schedule)
-            history.append(row | validate(model, task, words, max_tokens))
-            if best_epoch(history) is history[-1]:
+            shares = team.shares(batches(left, labels, task.train_rows, generator=generator, **sizes))
+            with remedies(epoch, keep, batch_size):
+                row = timed_epoch(learner, watched(shares, model, optimizer, bar), optimizer, schedule, team)
+                row = {"epoch": epoch} | row | validate(model, task, words, max_tokens)
+            if best_epoch([*history, row]) is row:
                 best = copy.deepcopy(model.state_dict())
+            history.append(row)
             if progress:
                 progress.save(history, best)
             if team.rank == 0:
-                bar.write(f"epoch {epoch}/{epochs}: {described(history[-1])}", file=sys.stdout)
+                bar.write(f"epoch {epoch}/{epochs}: {described(row)}", file=sys.stdout)
     except KeyboardInterrupt:
         bar.write(f"stopped in epoch {len(history) + 1}: what was learned is kept", file=sys.stdout)
-    except FloatingPointError as problem:
-        last = f"the last good checkpoint is {keep}" if keep and keep.exists() else "there is no checkpoint yet"
-        raise FloatingPointError(f"{problem} of epoch {len(history) + 1}: use smaller rates; {last}") from None
-    except torch.OutOfMemoryError:
-        raise torch.OutOfMemoryError(f"the GPU's memory is full: try batch_size={max(1, batch_size // 2)}") from None
     finally:
         bar.close()
         if history:
@@ -166,51 +166,34 @@ def fit(model, task, *, epochs, batch_size, max_tokens, word_dropout=0.0, seed=0
     return history
 
 
-class Team:
-    """The processes that train one model: each takes its share of every batch, gradients and figures are those of all.
+@contextmanager
+def remedies(epoch, keep, batch_size):
+    """What to do about a loss that is not finite, and about a GPU's memory that is full."""
+    try:
+        yield
+    except FloatingPointError as problem:
+        last = f"the last good checkpoint is {keep}" if keep and keep.exists() else "there is no checkpoint yet"
+        raise FloatingPointError(f"{problem} of epoch {epoch}: use smaller rates; {last}") from None
+    except torch.OutOfMemoryError:
+        raise torch.OutOfMemoryError(f"the GPU's memory is full: try batch_size={max(1, batch_size // 2)}") from None
 
-    Where torchrun started none, the one process takes all.
-    """
 
-    def __init__(self, model):
-        together = distributed.is_initialized()
-        self.rank, self.size = (distributed.get_rank(), distributed.get_world_size()) if together else (0, 1)
-        self.bar = {"file": sys.stdout, "disable": self.rank > 0}
-        self.weight = 1.0  # of this process's share in the batch
-        self.learner = model
-        if self.size > 1:
-            self.learner = DistributedDataParallel(model)
-            self.learner.register_comm_hook(None, self.add_gradients)
+def timed_epoch(learner, batches, optimizer, schedule, team):
+    """`train_epoch` as entries of a history, means over all processes' reviews."""
+    began = time.perf_counter()
+    loss, accuracy = team.mean(*train_epoch(learner, batches, optimizer, schedule))
+    return {"seconds": time.perf_counter() - began, "train_loss": loss, "train_accuracy": accuracy}
 
-    def add_gradients(self, _, bucket):
-        """The gradient of a batch's mean loss is the sum of the shares', each times its part of the batch."""
-        added = distributed.all_reduce(bucket.buffer().mul_(self.weight), async_op=True)
-        return added.get_future().then(lambda future: future.value()[0])
 
-    def shares(self, batches, optimizer, bar):
-        """Of each batch every `size`-th review, from `rank` on; where none is left, one that does not count."""
-        self.taken = 0
-        *_, last = self.learner.parameters()
-        for step, (words, labels) in enumerate(batches, 1):
-            count = len(labels[self.rank :: self.size])
-            self.weight = count / len(labels)
-            self.taken += count
-            mine = slice(self.rank, None, self.size) if count else slice(1)
-            rates = ", ".join(f"{part.param_groups[0]['lr']:.2g}" for part in optimizer.parts)
-            yield words[mine], labels[mine]
-            bar.update()
-            if not last.grad.isfinite().all():  # after the sum over all processes: they stop at the same step
-                raise FloatingPointError(f"the loss is not finite: rate {rates}, step {step}")
-
-    def timed_epoch(self, batches, optimizer, schedule):
-        """`train_epoch` as entries of a history; loss and accuracy are means over all processes' reviews."""
-        began = time.perf_counter()
-        loss, accuracy = train_epoch(self.learner, batches, optimizer, schedule)
-        if self.size > 1:
-            sums = torch.tensor([loss, accuracy, 1.0], device=next(self.learner.parameters()).device) * self.taken
-            distributed.all_reduce(sums)
-            loss, accuracy = (sums[:2] / sums[2]).tolist()
-        return {"seconds": time.perf_counter() - began, "train_loss": loss, "train_accuracy": accuracy}
+def watched(batches, model, optimizer, bar):
+    """The batches; after each step the bar moves. FloatingPointError where a gradient is not finite."""
+    *_, last = model.parameters()
+    for step, batch in enumerate(batches, 1):
+        rates = ", ".join(f"{part.param_groups[0]['lr']:.2g}" for part in optimizer.parts)
+        yield batch
+        bar.update()
+        if not last.grad.isfinite().all():  # the same in all processes: they stop together
+            raise FloatingPointError(f"the loss is not finite: rate {rates}, step {step}")
 
 
 def identity(model, task):

@@ -6,7 +6,7 @@ from utils import datasets
 
 
 def main(argv):
-    """Fetch IMDB, or unpack the archive named by IMDB_ARCHIVE, and check it; returns the exit code."""
+    """Fetch IMDB, or read the archive named by IMDB_ARCHIVE, and check it; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python3 -m utils data", description=main.__doc__)
     parser.parse_args(argv)
     try:

@@ -14,6 +14,7 @@ from torch import distributed
 
 from utils import checkpoints, datasets, presets, text, training
 from utils.files import read_table, write_table
+from utils.processes import Team
 
 RESULTS = datasets.DATA / "results.tsv"
 CHECKPOINTS = datasets.DATA / "checkpoints"
@@ -64,7 +65,7 @@ def measure(name, seed, *, epochs=None, hold_out=True, out=None, to_record=False
     preset |= {"fit": preset["fit"] | ({"epochs": epochs} if epochs else {})}
     out = out or checkpoint(name, seed, hold_out)
     task, model, history, row = learn(preset, seed, hold_out=hold_out, keep=on_its_way(out))
-    first = int(os.environ.get("RANK", 0)) == 0  # under torchrun the first process writes
+    first = Team().rank == 0  # under torchrun the first process writes
     if row is None:
         if first and history:
             keep_checkpoint(out.with_name(f"{out.stem}-interrupted.pt"), model, preset, task, history)
@@ -192,7 +193,7 @@ def interrupt(*_):
 def train_seeds(args):
     """One training for each seed; returns the exit code."""
     if distributed.is_initialized():
-        first = int(os.environ["LOCAL_RANK"]) == 0  # on each machine it fetches, unpacks and tokenises, then all read
+        first = int(os.environ["LOCAL_RANK"]) == 0  # on each machine it fetches and tokenises, then all read
         if not first:
             distributed.barrier()
         presets.prepare(**presets.PRESETS[args.preset]["task"])
@@ -211,8 +212,8 @@ def train_seeds(args):
 
 def seeds_left(args):
     """Those to train: with --resume from the one on, of which a training on its way is kept. CannotGoOn without one."""
-    seeds = [args.seed]
-    if int(os.environ.get("RANK", 0)) == 0:
+    seeds, team = args.seed, Team()
+    if team.rank == 0:
         paths = [on_its_way(args.out or checkpoint(args.preset, seed, not args.all)) for seed in args.seed]
         kept = [i for i, path in enumerate(paths) if path.exists()]
         if args.resume and not kept:
@@ -221,7 +222,5 @@ def seeds_left(args):
             raise checkpoints.CannotGoOn(
                 f"{paths[kept[0]]} is a training that was stopped: go on with --resume, or delete it to begin anew"
             )
-        seeds = [args.seed[kept[0] :] if kept else args.seed]
-    if distributed.is_initialized():
-        distributed.broadcast_object_list(seeds)
-    return seeds[0]
+        seeds = args.seed[kept[0] :] if kept else args.seed
+    return team.from_first(seeds)

@@ -25,6 +25,7 @@ TESTS = {  # in the order in which they find most, soonest; other files have a t
     "files.py": ["files", "text"],
     "checkpoints.py": ["checkpoints", "training"],
     "training.py": ["training", "checkpoints", "train"],
+    "processes.py": ["train"],
     "datasets.py": ["datasets", "toy_reviews"],
 }
 

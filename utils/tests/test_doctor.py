@@ -12,7 +12,8 @@ from utils.cli import doctor, environment
 @pytest.fixture
 def house(tmp_path, monkeypatch):
     """A checkout with an IMDB tree, room, and this Python."""
-    (tmp_path / "data" / "aclImdb").mkdir(parents=True)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "imdb.pt").write_text("")
     monkeypatch.setattr(doctor, "DATA", tmp_path / "data")
     monkeypatch.delenv("IMDB_ARCHIVE", raising=False)
     return tmp_path
@@ -54,7 +55,7 @@ def test_a_broken_package_is_quoted(house, capsys, monkeypatch):
 
 
 def test_imdb(house, sound, capsys, monkeypatch):
-    shutil.rmtree(house / "data" / "aclImdb")
+    (house / "data" / "imdb.pt").unlink()
     assert doctor.main([]) == 1 and "python3 -m utils data" in said(capsys)["IMDB"][1]
     monkeypatch.setenv("IMDB_ARCHIVE", str(house / "missing.tar.gz"))
     assert doctor.main([]) == 1 and "no such file" in said(capsys)["IMDB"][1]

@@ -18,11 +18,12 @@ MAY = {
     "transformer": {"attention"},
     "classifiers": {"transformer"},
     "text": {"files"},
-    "imdb": set(),
+    "imdb": {"files"},
     "datasets": {"imdb", "files"},
     "presets": {"classifiers", "text", "datasets"},
     "checkpoints": {"classifiers", "files"},
-    "training": {"text", "checkpoints"},
+    "processes": set(),
+    "training": {"text", "checkpoints", "processes"},
 }
 
 
