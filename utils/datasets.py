@@ -11,7 +11,7 @@ from utils import imdb
 from utils.files import read_table
 from utils.imdb import ImdbDamaged, ImdbUnavailable
 
-__all__ = ["DATA", "ImdbDamaged", "ImdbUnavailable", "Reviews", "hold_out", "load", "load_pairs"]
+__all__ = ["DATA", "ImdbDamaged", "ImdbUnavailable", "Reviews", "hold_out", "load", "table"]
 DATA = Path(__file__).resolve().parent.parent / "data"
 
 
@@ -52,6 +52,11 @@ def reviews(*, texts, key, **numbers):
     return Reviews(texts=texts, key=key, **{name: torch.tensor(column) for name, column in numbers.items()})
 
 
+def table(name):
+    """The rows of the file `name` in data/, a .tsv with the names of its columns above, as dicts of str."""
+    return read_table(DATA / name)
+
+
 def hold_out(films, share=0.1, seed=0):
     """Split rows in three: training, validation by film, random validation. Returns three sorted tensors of rows.
 
@@ -84,17 +89,3 @@ def read_reviews(path):
         pairs=[int(row["pair"] or -1) for row in rows],
         key=hashlib.sha256(path.read_bytes()).hexdigest(),
     )
-
-
-def load_pairs(path=DATA / "english_italian.tsv"):
-    """The English–Italian sentences by part: {"train": [(english, italian), …], "validation": …, "test": …, "long": …}.
-
-    Words have spaces between them; data/README.md says what is in which part. Raises ValueError for a damaged line.
-    """
-    parts = {}
-    for number, row in enumerate(read_table(path), 2):  # the first line names the columns
-        cells = list(row.values())
-        if len(cells) != 3 or not all(cells):
-            raise ValueError(f"line {number} of {path.name} has not its three columns: {cells}")
-        parts.setdefault(cells[0], []).append((cells[1], cells[2]))
-    return parts

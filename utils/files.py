@@ -38,11 +38,18 @@ def written_atomically(path, mode="w", previous=None):
 
 
 def read_table(path):
-    """The rows of a .tsv file as dicts of str; none where there is no file. Its first line names the columns."""
+    """The rows of a .tsv file as dicts of str; none where there is no file. Its first line names the columns.
+
+    ValueError where a line has more cells, or less.
+    """
     if not path.exists():
         return []
     with path.open(encoding="utf8", newline="") as file:
-        return list(csv.DictReader(file, **PLAIN))
+        rows = list(csv.DictReader(file, **PLAIN))
+    for number, row in enumerate(rows, 2):
+        if None in row or None in row.values():
+            raise ValueError(f"line {number} of {path.name} has not one cell for each column that line 1 names")
+    return rows
 
 
 def write_table(path, rows):

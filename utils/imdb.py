@@ -23,8 +23,8 @@ SHA256 = "c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe"
 TEXTS_SHA256 = "07722abb3341e017c7eb226d36c60cee3d927285d55ce069013c94cbf031a6b7"  # see `fingerprint`
 MEMBER = re.compile(r"aclImdb/(train|test)/((pos|neg)/\d+_\d+\.txt|urls_(pos|neg)\.txt)")
 MOST_BYTES = 10**9  # in all members; IMDB with its unlabelled reviews has far less
-# What tarfile and what it stands on raise for a damaged archive; the last for a date that no file can have.
-DAMAGE = (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError, ValueError, OverflowError)
+# What tarfile and what it stands on raise for a damaged archive.
+DAMAGE = (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError, ValueError)
 
 
 class ImdbUnavailable(RuntimeError):

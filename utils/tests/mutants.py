@@ -22,6 +22,7 @@ LIMIT = 600  # seconds; whatever takes longer has been noticed
 TESTS = {  # in the order in which they find most, soonest; other files have a test file of their own name
     "attention.py": ["attention", "transformer"],
     "transformer.py": ["transformer", "decoder", "twins"],
+    "../notebooks/06_decoder.ipynb": ["decoder", "transformer"],  # the translator, which no other notebook uses
     "files.py": ["files", "text"],
     "checkpoints.py": ["checkpoints", "training"],
     "training.py": ["training", "checkpoints", "train"],
@@ -88,7 +89,7 @@ def main(files):
     caught, alive = 0, []
     with tempfile.TemporaryDirectory() as tree:
         leave = shutil.ignore_patterns("aclImdb*", "*.pt", "checkpoints", "__pycache__")
-        for folder in ("utils", "data"):
+        for folder in ("utils", "data", "notebooks"):
             shutil.copytree(environment.ROOT / folder, Path(tree, folder), ignore=leave)
         shutil.copy(environment.ROOT / "pyproject.toml", tree)
         for file in dict.fromkeys(mutant[0] for mutant in chosen):

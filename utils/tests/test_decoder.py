@@ -7,9 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from utils import twins
+from utils import transformer, twins
 from utils.attention import padding_mask
-from utils.transformer import Cache, Decoder, DecoderLayer, Translator, beam_search
+from utils.tests.taught import taught
+from utils.transformer import Cache, Decoder, DecoderLayer
+
+Translator, beam_search = taught("06_decoder.ipynb", transformer, "Translator", "beam_search")
 
 
 def causal(size):

@@ -23,6 +23,14 @@ def test_a_table_comes_back(tmp_path):
     assert path.read_text("utf8").splitlines()[1] == 'a "quoted" name, with a comma\t0.5'  # as it is, for any reader
 
 
+@pytest.mark.parametrize("line", ["train\ta cat", "train", "a\tb\tc\td", "train a cat", "\t", "a\tb\tc\t"])
+def test_a_damaged_line_is_named(tmp_path, line):
+    path = tmp_path / "pairs.tsv"
+    path.write_text(f"split\tenglish\titalian\ntrain\ta dog\tun cane\n{line}\ntrain\t\t\n", encoding="utf8")
+    with pytest.raises(ValueError, match=r"line 3 of pairs.tsv has not one cell for each column"):
+        read_table(path)
+
+
 def test_a_write_that_fails_leaves_the_old_file(tmp_path):
     path = tmp_path / "one.txt"
     path.write_text("old")

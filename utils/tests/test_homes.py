@@ -17,9 +17,7 @@ HOMES = {
     **dict.fromkeys(
         ("sinusoidal_positions", "EncoderLayer", "Encoder", "masked_pool"), ("05_encoder.ipynb", "transformer.py")
     ),
-    **dict.fromkeys(
-        ("Cache", "DecoderLayer", "Decoder", "Translator", "beam_search"), ("06_decoder.ipynb", "transformer.py")
-    ),
+    **dict.fromkeys(("Cache", "DecoderLayer", "Decoder"), ("06_decoder.ipynb", "transformer.py")),
     "attend": ("03_queries_keys_values.ipynb", "attention.py"),
     "train_epoch": ("07_imdb.ipynb", "training.py"),
     **dict.fromkeys(("ReviewClassifier", "WordConvolution"), ("07_imdb.ipynb", "classifiers.py")),

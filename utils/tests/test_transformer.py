@@ -9,19 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from utils import twins
+from utils import transformer, twins
 from utils.attention import MultiHeadAttention, attend, padding_mask, softargmax
 from utils.classifiers import LectureClassifier, ReviewClassifier, WordConvolution
+from utils.tests.taught import taught
 from utils.transformer import (
     Decoder,
     DecoderLayer,
     Encoder,
     EncoderLayer,
-    Translator,
-    beam_search,
     masked_pool,
     sinusoidal_positions,
 )
+
+Translator, beam_search = taught("06_decoder.ipynb", transformer, "Translator", "beam_search")
 
 
 @pytest.mark.parametrize("norm_first", [False, True])
