@@ -61,10 +61,26 @@ def test_the_command_line_has_no_circle(path):
 
 @pytest.mark.parametrize("path", notebooks.notebook_paths(), ids=lambda path: path.stem)
 def test_no_notebook_knows_the_command_line(path):
+    assert not any(name.startswith("cli") for name in imported_by(path))
+
+
+def imported_by(path):
+    """The modules of `utils` that the notebook at `path` imports."""
+    names = set()
     for cell in nbformat.read(path, as_version=4).cells:
         if cell.cell_type == "code" and "bootstrap" not in cell.metadata.get("tags", []):
             source = "\n".join(line for line in cell.source.splitlines() if not line.lstrip().startswith(("%", "!")))
-            assert not any(name.startswith("cli") or name == "cli" for name in imported(source))
+            names |= imported(source)
+    return names
+
+
+def test_what_notebooks_import_can_be_read_in_one_sitting():
+    found = set().union(*map(imported_by, notebooks.notebook_paths()))
+    modules = {path.stem for path in UTILS.glob("*.py")}
+    used = {module for module in modules if any(name.split(".")[0] == module for name in found)}
+    lines = {module: len((UTILS / f"{module}.py").read_text("utf8").splitlines()) for module in used}
+    assert {"attention", "plots", "training"} <= used < modules
+    assert sum(lines.values()) <= 1250 and max(lines.values()) <= 300, lines
 
 
 def test_late_and_hidden_imports_are_seen():
