@@ -3,7 +3,7 @@
 import torch
 
 from utils.classifiers import CLASSIFIERS
-from utils.files import read_tensors, sweep, written_atomically
+from utils.files import Damaged, read_tensors, written_atomically
 
 
 def save(path, model, arguments, vocabulary, history):
@@ -16,7 +16,7 @@ def save(path, model, arguments, vocabulary, history):
 
 
 def load(path):
-    """The model, in evaluation mode on the CPU, and its words in the order of their numbers; ValueError if damaged."""
+    """The model, in evaluation mode on the CPU, and its words in the order of their numbers; Damaged if it is."""
     kept = read_tensors(path)
     model = CLASSIFIERS[kept["kind"]](len(kept["words"]), **kept["arguments"])
     model.load_state_dict(kept["weights"])
@@ -60,7 +60,7 @@ class Progress:
         remedy = f"delete it to begin anew, or go on from {self.previous}" if self.previous.exists() else "delete it"
         try:
             kept = read_tensors(self.path)
-        except ValueError as problem:
+        except Damaged as problem:
             raise CannotGoOn(f"{problem}: {remedy}") from problem
         then, now = kept["settings"], self.settings
         names = [name for name in now if then.get(name) != now[name]]
@@ -83,7 +83,6 @@ class Progress:
         kept = {"parts": [part.state_dict() for part in self.parts], "luck": luck, "settings": self.settings}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            sweep(self.path)
             with written_atomically(self.path, "wb", self.previous) as file:
                 torch.save(kept | {"history": history, "best": best}, file)
         except (OSError, RuntimeError) as problem:  # a full disk is a RuntimeError of torch's
@@ -92,5 +91,5 @@ class Progress:
 
 def forget(path):
     """Delete what `Progress` has kept at `path`: the training has ended."""
-    for kept in (path, *path.parent.glob(f"{path.name}.*")):
+    for kept in (path, path.with_name(path.name + ".previous"), *path.parent.glob(f"{path.name}.*.part")):
         kept.unlink(missing_ok=True)

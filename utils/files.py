@@ -3,6 +3,7 @@
 import csv
 import os
 import pickle
+import secrets
 import shutil
 import time
 import zipfile
@@ -13,13 +14,18 @@ import torch
 PLAIN = {"delimiter": "\t", "quoting": csv.QUOTE_NONE, "quotechar": None, "lineterminator": "\n"}  # a quote is a quote
 
 
+class Damaged(ValueError):
+    """A file that cannot be used as it is."""
+
+
 @contextmanager
 def written_atomically(path, mode="w", previous=None):
     """A file open for writing that becomes `path` when all went well: readers see the old one or the whole new one.
 
     What was `path` before becomes `previous`, if that is given.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    sweep(path)
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     how = {} if "b" in mode else {"encoding": "utf8", "newline": "\n"}
     try:
         with open(partial, mode, **how) as file:
@@ -40,15 +46,17 @@ def written_atomically(path, mode="w", previous=None):
 def read_table(path):
     """The rows of a .tsv file as dicts of str; none where there is no file. Its first line names the columns.
 
-    ValueError where a line has more cells, or less.
+    Damaged where a line has more cells, or less; empty lines are skipped.
     """
     if not path.exists():
         return []
+    rows = []
     with path.open(encoding="utf8", newline="") as file:
-        rows = list(csv.DictReader(file, **PLAIN))
-    for number, row in enumerate(rows, 2):
-        if None in row or None in row.values():
-            raise ValueError(f"line {number} of {path.name} has not one cell for each column that line 1 names")
+        reader = csv.DictReader(file, **PLAIN)
+        for row in reader:
+            if None in row or None in row.values():
+                raise Damaged(f"line {reader.line_num} of {path} has not one cell for each column: mend it")
+            rows.append(row)
     return rows
 
 
@@ -61,14 +69,14 @@ def write_table(path, rows):
 
 
 def read_tensors(path):
-    """What `torch.save` wrote to `path`: no code is run, and the file's own check sums are. ValueError if damaged."""
+    """What `torch.save` wrote to `path`: no code is run, and the file's own check sums are. Damaged if they differ."""
     try:
         with zipfile.ZipFile(path) as parts:
             if parts.testzip() is None:
                 return torch.load(path, weights_only=True, map_location="cpu")
     except (zipfile.BadZipFile, RuntimeError, EOFError, pickle.UnpicklingError) as problem:
-        raise ValueError(f"{path} is damaged: {problem}") from problem
-    raise ValueError(f"{path} is damaged: its check sum is wrong")
+        raise Damaged(f"{path} is damaged: {problem}") from problem
+    raise Damaged(f"{path} is damaged: its check sum is wrong")
 
 
 def cached(path, key, make):
@@ -78,10 +86,10 @@ def cached(path, key, make):
     """
     sweep(path)
     try:
-        kept = read_tensors(path) if path.exists() else {}
-        if kept.get("key") == key:
+        kept = read_tensors(path) if path.exists() else None
+        if isinstance(kept, dict) and kept.get("key") == key:
             return kept
-    except (ValueError, OSError) as damage:
+    except (Damaged, OSError) as damage:
         print(f"{damage}: it is made again")
     made = make() | {"key": key}
     try:

@@ -23,8 +23,11 @@ SHA256 = "c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe"
 TEXTS_SHA256 = "07722abb3341e017c7eb226d36c60cee3d927285d55ce069013c94cbf031a6b7"  # see `fingerprint`
 MEMBER = re.compile(r"aclImdb/(train|test)/((pos|neg)/\d+_\d+\.txt|urls_(pos|neg)\.txt)")
 MOST_BYTES = 10**9  # in all members; IMDB with its unlabelled reviews has far less
-# What tarfile and what it stands on raise for a damaged archive.
-DAMAGE = (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError, ValueError)
+# What tarfile and what it stands on raise for a damaged archive; the last three for sizes that no file can have.
+DAMAGE = (
+    *(OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError, ValueError),
+    *(OverflowError, MemoryError, RecursionError),
+)
 
 
 class ImdbUnavailable(RuntimeError):
@@ -37,8 +40,9 @@ class ImdbDamaged(ValueError):
 
 def load(folder):
     """Training and test half, each a dict of `columns` and the texts' key. Kept in `folder`/imdb.pt."""
-    kept = cached(folder / "imdb.pt", TEXTS_SHA256, lambda: read(find_archive(folder)))
-    return tuple(kept[half] | {"key": kept["key"]} for half in ("train", "test"))
+    key = f"1 {TEXTS_SHA256}"  # another number whenever the same texts are to be kept in another way
+    kept = cached(folder / "imdb.pt", key, lambda: read(find_archive(folder)))
+    return tuple(kept[half] | {"key": f"{half} {key}"} for half in ("train", "test"))
 
 
 def find_archive(folder):
@@ -79,7 +83,8 @@ def read(archive, sha256=TEXTS_SHA256):
     try:
         with tarfile.open(archive) as tar:
             for member in tqdm(tar, f"reading {archive.name}", unit=" files", mininterval=1, file=sys.stdout):
-                size += member.size
+                check(member.size >= 0, f"{member.name} has less than no bytes")
+                size += 512 + member.size
                 check(size < MOST_BYTES, "it grows beyond 1 GB")
                 if member.isfile() and MEMBER.fullmatch(member.name):
                     name = member.name.removeprefix("aclImdb/")

@@ -38,16 +38,18 @@ class Team:
         return added.get_future().then(lambda future: future.value()[0])
 
     def shares(self, batches):
-        """Of each batch every `size`-th review, from `rank` on; where none is left, one that does not count."""
+        """Of each batch every `size`-th review, from `rank` on; where none is left, one that weighs nothing."""
         self.taken = 0
         for words, labels in batches:
             count = len(labels[self.rank :: self.size])
             self.weight = count / len(labels)
-            self.taken += count
             mine = slice(self.rank, None, self.size) if count else slice(1)
+            self.taken += len(labels[mine])
             yield words[mine], labels[mine]
 
     def mean(self, *figures):
         """Means over the reviews of all, from means over those that this process took in its last `shares`."""
+        if self.size == 1:
+            return figures
         count, *sums = map(sum, zip(*self.from_all([self.taken, *(self.taken * figure for figure in figures)])))
         return [total / count for total in sums]

@@ -82,8 +82,9 @@ def findings(python):
 def imdb():
     """What there is of IMDB, and what to do."""
     named = os.environ.get("IMDB_ARCHIVE")
-    if (DATA / "imdb.pt").exists():
-        return f"{DATA / 'imdb.pt'} (python3 -m utils data checks it)", ""
+    for found in (DATA / "imdb.pt", DATA / "aclImdb_v1.tar.gz"):
+        if found.exists():
+            return f"{found} (python3 -m utils data checks it)", ""
     if named:
         return f"IMDB_ARCHIVE={named}", "" if Path(named).is_file() else "there is no such file: correct or unset it"
     return "not here, toy reviews instead", "python3 -m utils data fetches it, 84 MB"

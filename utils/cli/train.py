@@ -13,14 +13,14 @@ import torch
 from torch import distributed
 
 from utils import checkpoints, datasets, presets, text, training
-from utils.files import read_table, write_table
+from utils.files import Damaged, read_table, write_table
 from utils.processes import Team
 
 RESULTS = datasets.DATA / "results.tsv"
 CHECKPOINTS = datasets.DATA / "checkpoints"
 KNOWN = (
     *(datasets.ImdbUnavailable, datasets.ImdbDamaged, checkpoints.CannotGoOn),
-    *(FloatingPointError, torch.OutOfMemoryError),
+    *(FloatingPointError, torch.OutOfMemoryError, Damaged),
 )
 KEY = ("preset", "reviews", "seed")  # what tells the rows of results.tsv apart
 
@@ -83,10 +83,10 @@ def measure(name, seed, *, epochs=None, hold_out=True, out=None, to_record=False
         flush=True,
     )
     if first:
-        if to_record:
-            record({"preset": name} | row, RESULTS, KEY)
         if keep_checkpoint(out, model, preset, task, history):
             checkpoints.forget(on_its_way(out))
+        if to_record:
+            record({"preset": name} | row, RESULTS, KEY)
     return test
 
 

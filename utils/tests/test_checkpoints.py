@@ -21,11 +21,11 @@ SMALL = {"d_model": 16, "num_heads": 2, "d_hidden": 16, "num_layers": 1, "dropou
 
 
 def test_what_is_forgotten_is_gone_with_all_that_stands_beside_it(tmp_path, monkeypatch):
-    names = ["a.pt.1.part", "a.pt.2.part", "a.pt", "a.pt.previous", "b.pt.1.part", "a.pt2"]
+    names = ["a.pt.1.part", "a.pt.2.part", "a.pt", "a.pt.previous", "b.pt.1.part", "a.pt2", "a.pt.bak"]
     for name in names:
         (tmp_path / name).write_text("")
     checkpoints.forget(tmp_path / "a.pt")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pt2", "b.pt.1.part"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pt.bak", "a.pt2", "b.pt.1.part"]
     monkeypatch.setattr(Path, "glob", lambda *_: [tmp_path / "a.pt.1.part"])  # listed, and gone
     checkpoints.forget(tmp_path / "a.pt")
 

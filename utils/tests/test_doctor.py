@@ -11,7 +11,7 @@ from utils.cli import doctor, environment
 
 @pytest.fixture
 def house(tmp_path, monkeypatch):
-    """A checkout with an IMDB tree, room, and this Python."""
+    """A checkout with IMDB, room, and this Python."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "imdb.pt").write_text("")
     monkeypatch.setattr(doctor, "DATA", tmp_path / "data")
@@ -60,6 +60,9 @@ def test_imdb(house, sound, capsys, monkeypatch):
     monkeypatch.setenv("IMDB_ARCHIVE", str(house / "missing.tar.gz"))
     assert doctor.main([]) == 1 and "no such file" in said(capsys)["IMDB"][1]
     (house / "missing.tar.gz").write_text("")
+    assert doctor.main([]) == 0
+    monkeypatch.delenv("IMDB_ARCHIVE")
+    (house / "data" / "aclImdb_v1.tar.gz").write_text("")
     assert doctor.main([]) == 0
 
 

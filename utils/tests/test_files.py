@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from utils.cli import environment
-from utils.files import cached, read_table, read_tensors, sweep, write_table, written_atomically
+from utils.files import Damaged, cached, read_table, read_tensors, sweep, write_table, written_atomically
 
 
 def test_a_table_comes_back(tmp_path):
@@ -27,7 +27,16 @@ def test_a_table_comes_back(tmp_path):
 def test_a_damaged_line_is_named(tmp_path, line):
     path = tmp_path / "pairs.tsv"
     path.write_text(f"split\tenglish\titalian\ntrain\ta dog\tun cane\n{line}\ntrain\t\t\n", encoding="utf8")
-    with pytest.raises(ValueError, match=r"line 3 of pairs.tsv has not one cell for each column"):
+    with pytest.raises(Damaged, match=r"line 3 of .*pairs.tsv has not one cell for each column: mend it"):
+        read_table(path)
+
+
+def test_empty_lines_of_a_table_are_skipped_and_counted(tmp_path):
+    path = tmp_path / "one.tsv"
+    path.write_text("a\tb\n1\t2\n\n3\t4\n", encoding="utf8")
+    assert read_table(path) == [{"a": "1", "b": "2"}, {"a": "3", "b": "4"}]
+    path.write_text("a\tb\n1\t2\n\n3\n", encoding="utf8")
+    with pytest.raises(Damaged, match=r"line 4 of "):
         read_table(path)
 
 
@@ -143,7 +152,7 @@ def test_damaged_tensors_are_named(tmp_path):
     whole = (tmp_path / "one.pt").read_bytes()
     for kind, content in spoilt(whole):
         (tmp_path / "one.pt").write_bytes(content)
-        with pytest.raises(ValueError, match=r"one.pt is damaged: ."):
+        with pytest.raises(Damaged, match=r"one.pt is damaged: ."):
             pytest.fail(f"{kind} is read as {read_tensors(tmp_path / 'one.pt')}")
     with pytest.raises(FileNotFoundError, match="absent.pt"):
         read_tensors(tmp_path / "absent.pt")
@@ -159,8 +168,9 @@ def test_what_is_kept_is_used_until_its_key_changes(tmp_path, capsys):
     assert cached(path, "one", never) == {"words": ["a"], "key": "one"}
     assert cached(path, "two", lambda: {"words": ["b"]})["words"] == ["b"]
     assert cached(path, "two", never)["words"] == ["b"] and cached(path, "one", dict) == {"key": "one"}
-    torch.save({"words": ["of something else"]}, path)
-    assert cached(path, "one", dict) == {"key": "one"}
+    for other in ({"words": ["of something else"]}, ["no dict"], torch.ones(3)):
+        torch.save(other, path)
+        assert cached(path, "one", dict) == {"key": "one"}
     assert list(path.parent.iterdir()) == [path] and capsys.readouterr().out == ""
 
 
@@ -215,6 +225,11 @@ def test_what_a_kill_left_of_a_write_is_swept_after_an_hour_and_nothing_else(tmp
         if name != "a.pt.2.part":
             os.utime(tmp_path / name, (0, time.time() - 3700))
     os.symlink(tmp_path / "nowhere", tmp_path / "a.pt.3.part")  # listed, and gone when it is looked at
+    with written_atomically(tmp_path / "b.pt") as file:
+        file.write("whole")
     cached(tmp_path / "a.pt", "key", dict)
-    assert {path.name for path in tmp_path.iterdir()} == {*names, "a.pt.3.part"} - {"a.pt.1.part"}
+    assert {path.name for path in tmp_path.iterdir()} == {*names, "a.pt.3.part", "b.pt"} - {
+        "a.pt.1.part",
+        "b.pt.1.part",
+    }
     sweep(tmp_path / "absent" / "a.pt")

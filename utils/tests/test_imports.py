@@ -74,7 +74,7 @@ def imported_by(path):
     return names
 
 
-def test_what_notebooks_import_can_be_read_in_one_sitting():
+def test_the_files_that_notebooks_name_can_be_read_in_one_sitting():
     found = set().union(*map(imported_by, notebooks.notebook_paths()))
     modules = {path.stem for path in UTILS.glob("*.py")}
     used = {module for module in modules if any(name.split(".")[0] == module for name in found)}

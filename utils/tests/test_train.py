@@ -18,6 +18,7 @@ from torch import distributed
 from utils import checkpoints, presets, training
 from utils.cli import environment, train
 from utils.files import read_table
+from utils.processes import Team
 
 TOY = presets.PRESETS["toy"]
 
@@ -93,6 +94,14 @@ def test_interrupted_it_records_nothing_and_keeps_the_checkpoint(short, monkeypa
     monkeypatch.setattr(training, "fit", lambda *args, **options: [])
     (short / "toy-0-interrupted.pt").unlink()
     assert train.main(["--preset", "toy", "--record"]) == 130 and not list(short.glob("*interrupted*"))
+
+
+def test_a_damaged_table_loses_no_training(short, capsys):
+    (short / "results.tsv").write_text("preset\treviews\tseed\ntoy\t1600\n")
+    assert train.main(["--preset", "toy", "--record"]) == 1
+    said = capsys.readouterr().out
+    assert said.index("test accuracy") < said.index("checkpoint: ") < said.index("line 2 of ")
+    assert (short / "toy-0.pt").exists() and (short / "results.tsv").read_text().endswith("toy\t1600\n")
 
 
 def test_the_command_says_the_accuracy_before_it_saves(tmp_path):
@@ -270,6 +279,16 @@ def test_processes_stop_together_where_the_loss_is_not_finite(ends):
 def test_another_number_of_processes_does_not_go_on(ends, task):
     with pytest.raises(checkpoints.CannotGoOn, match="processes 2, not 1"):
         training.fit(presets.build(TOY, task, 0), task, **TOY["fit"], keep=ends[0] / "toy-2.pt")
+
+
+def test_where_a_share_is_empty_its_review_weighs_nothing():
+    team, batch = Team(), (torch.arange(4), torch.arange(4))
+    found = []
+    for team.rank, team.size in ((0, 3), (1, 3), (2, 3)):
+        for words, _ in team.shares([batch, (batch[0][:1], batch[1][:1])]):
+            found.append((words.tolist(), team.weight))
+        assert team.taken == len(found[-2][0]) + 1
+    assert found == [([0, 3], 0.5), ([0], 1.0), ([1], 0.25), ([0], 0.0), ([2], 0.25), ([0], 0.0)]
 
 
 def test_a_lost_process_is_named_though_torchrun_ends_this_one_meanwhile(monkeypatch, capsys):
