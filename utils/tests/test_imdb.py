@@ -269,6 +269,9 @@ def test_the_order_of_search(files, tmp_path, monkeypatch):
     assert right(files) in train["key"] != test["key"] and [path.name for path in data.iterdir()] == ["imdb.pt"]
     path.unlink()
     assert imdb.load(data) == (train, test)
+    with monkeypatch.context() as patch, pytest.raises(imdb.ImdbDamaged, match="there is no such file"):
+        patch.setattr(imdb, "TEXTS_SHA256", "of other texts")  # what was kept are not these
+        imdb.load(data)
     whole = (data / "imdb.pt").read_bytes()
     (data / "imdb.pt").write_bytes(whole[: len(whole) // 2])  # damaged, and no archive any more
     with pytest.raises(imdb.ImdbDamaged, match="there is no such file"):
