@@ -30,7 +30,7 @@ NBVAL = (
     "--nbval-cell-timeout=600",
     f"--nbval-sanitize-with={TESTS / 'nbval_sanitize.cfg'}",
 )
-SHARED_OUT = ("--numprocesses=auto", "--maxprocesses=4")  # more would need more than 8 GB of memory
+SHARED_OUT = ("--numprocesses=auto", "--maxprocesses=4", "--no-loadscope-reorder")  # more need more than 8 GB of memory
 
 # The first code cell of every notebook, but for the address. Colab has torch, numpy and what these three build upon.
 BOOTSTRAP = """\

@@ -32,6 +32,8 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
+    # What takes longest comes first, so that at the end no process waits long for another.
+    items.sort(key=lambda item: ("test_browser" not in item.nodeid, ".ipynb" not in item.nodeid))
     if not config.getoption("--long"):
         for item in items:
             if item.get_closest_marker("long"):
