@@ -7,12 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from utils import transformer, twins
+from utils import twins
 from utils.attention import padding_mask
-from utils.tests.taught import taught
+from utils.tests.taught import END, PAD, START, beam_search, translator_of, write
 from utils.transformer import Cache, Decoder, DecoderLayer
-
-Translator, beam_search = taught("06_decoder.ipynb", transformer, "Translator", "beam_search")
 
 
 def causal(size):
@@ -52,12 +50,12 @@ def test_no_step_sees_the_future(norm_first):
 def translator():
     torch.manual_seed(0)
     words = ["<pad>", "<start>", "<end>", *"abcdefgh"]
-    return Translator(words, words[:3] + [word.upper() for word in words[3:]], 16, 4, 32, 2).eval()
+    return translator_of(words, words[:3] + [word.upper() for word in words[3:]]).eval()
 
 
 def test_step_by_step_gives_what_teacher_forcing_gives(translator):
     source, target = torch.randint(3, 11, (3, 5)), torch.randint(3, 11, (3, 7))
-    source[1, 3:] = translator.PAD
+    source[1, 3:] = PAD
     memory, mask = translator.encode(source)
     caches = [Cache(), Cache()]
     steps = [translator.decode(target[:, t : t + 1], memory, mask, caches=caches)[0] for t in range(7)]
@@ -99,7 +97,7 @@ def test_each_layer_has_a_cache_of_its_own():
 @torch.inference_mode()
 def test_memory_is_read_once(translator):
     memory, mask = translator.encode(translator.read("a c b"))
-    caches, first = [Cache(), Cache()], torch.tensor([[translator.START]])
+    caches, first = [Cache(), Cache()], torch.tensor([[START]])
     translator.decode(first, memory, mask, caches=caches)
     scores, _ = translator.decode(first + 5, torch.randn_like(memory), mask, caches=caches)
     whole, _ = translator.decode(torch.cat([first, first + 5], dim=1), memory, mask)
@@ -137,7 +135,7 @@ def best_of_all(next_log_p, words, longest):
     candidates = []
     for length in range(longest):
         for body in itertools.product(words, repeat=length):
-            row = [Translator.START, *body, Translator.END]
+            row = [START, *body, END]
             log_p = [next_log_p(torch.tensor([row[:t]]), None)[0, row[t]].item() for t in range(1, len(row))]
             candidates.append((sum(log_p) / len(log_p), row))
     return max(candidates)
@@ -145,24 +143,24 @@ def best_of_all(next_log_p, words, longest):
 
 @torch.no_grad()
 def test_greedy_takes_the_most_probable_word_at_each_step(translator):
-    translator.predict.bias[: translator.END] = -1e4  # never padding nor start, as after training
-    translator.predict.bias[translator.END] = 1.0  # short sentences
+    translator.predict.bias[:END] = -1e4  # never padding nor start, as after training
+    translator.predict.bias[END] = 1.0  # short sentences
     next_log_p = whole_prefix(translator, "a c b")
-    row = [translator.START]
-    while row[-1] != translator.END and len(row) < 41:
+    row = [START]
+    while row[-1] != END and len(row) < 41:
         row.append(int(next_log_p(torch.tensor([row]), None).argmax()))
-    assert translator.translate("a c b") == translator.write(row)
+    assert translator.translate("a c b") == write(row)
 
 
 @torch.no_grad()
 def test_a_wide_beam_finds_the_best_of_all(translator):
     lengths = set()
     for end in (-3.0, 0.0, 3.0):  # the end of a sentence is unlikely, or likely
-        translator.predict.bias[: translator.END] = -1e4
-        translator.predict.bias[translator.END] = end
+        translator.predict.bias[:END] = -1e4
+        translator.predict.bias[END] = end
         next_log_p = whole_prefix(translator, "a c b")
         wanted_log_p, wanted = best_of_all(next_log_p, range(3, 11), 3)
-        found_log_p, found = beam_search(next_log_p, translator.START, translator.END, beam=1000, longest=3)[0]
+        found_log_p, found = beam_search(next_log_p, START, END, beam=1000, longest=3)[0]
         assert found == wanted and found_log_p == pytest.approx(wanted_log_p, abs=1e-5)
         lengths.add(len(found))
     assert len(lengths) > 1
@@ -173,12 +171,12 @@ def test_a_wide_beam_finds_the_best_of_all(translator):
 def test_kept_keys_and_values_follow_their_beginnings(translator, beam):
     for embedding in (translator.source_embedding, translator.target_embedding):
         nn.init.normal_(embedding.weight)  # loud enough for what was written to matter
-    translator.predict.bias[: translator.END] = -1e4
+    translator.predict.bias[:END] = -1e4
     sentences = [" ".join(letters) for letters in itertools.product("aceh", repeat=2)]
     for sentence, end in itertools.product(sentences, (0.0, -1.0)):  # some end soon, others never
-        translator.predict.bias[translator.END] = end
-        found = beam_search(whole_prefix(translator, sentence), translator.START, translator.END, beam=beam)
-        assert translator.translate(sentence, beam=beam) == translator.write(found[0][1])
+        translator.predict.bias[END] = end
+        found = beam_search(whole_prefix(translator, sentence), START, END, beam=beam)
+        assert translator.translate(sentence, beam=beam) == write(found[0][1])
 
 
 def test_what_ends_takes_its_place_in_the_beam_with_it():
@@ -199,7 +197,7 @@ def test_a_beam_that_never_ends_gives_what_it_has():
 def test_dropout_is_everywhere_in_a_translator():
     """On embedded words, and in each layer of encoder and decoder: on what is added, in the MLP, on the weights."""
     words = list("pse") + list("abc")
-    translator = Translator(words, words, 16, 2, 16, 2, dropout=0.5)
+    translator = translator_of(words, words, dropout=0.5)
     shares = [module.p for module in translator.modules() if isinstance(module, nn.Dropout)]
     assert shares == [0.5] * (1 + 2 * 3 + 2 * 4)
     embedded = translator.embed(translator.source_embedding, torch.full((9, 50), 3))
@@ -207,12 +205,12 @@ def test_dropout_is_everywhere_in_a_translator():
 
 
 def test_start_end_and_padding_are_not_written(translator):
-    assert translator.write([1, 3, 10, 2, 0, 0]) == "A H"
+    assert write([1, 3, 10, 2, 0, 0]) == "A H"
 
 
 def test_translating_drops_nothing():
     torch.manual_seed(0)
-    translator = Translator(list("pse") + list("abc"), list("pse") + list("ABC"), 16, 2, 16, 1, dropout=0.5).train()
+    translator = translator_of(list("pse") + list("abc"), list("pse") + list("ABC"), dropout=0.5).train()
     assert len({translator.translate("a b c") for _ in range(8)}) == 1
     assert translator.training and translator.decoder.training  # as it was found
     translator.eval().translate("a b c")

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from utils import transformer, twins
+from utils import twins
 from utils.attention import MultiHeadAttention, attend, padding_mask, softargmax
 from utils.classifiers import LectureClassifier, ReviewClassifier, WordConvolution
-from utils.tests.taught import taught
+from utils.tests.taught import beam_search, translator_of
 from utils.transformer import (
     Decoder,
     DecoderLayer,
@@ -21,8 +21,6 @@ from utils.transformer import (
     masked_pool,
     sinusoidal_positions,
 )
-
-Translator, beam_search = taught("06_decoder.ipynb", transformer, "Translator", "beam_search")
 
 
 @pytest.mark.parametrize("norm_first", [False, True])
@@ -162,7 +160,7 @@ MODULES = {
     "review classifier": (lambda: ReviewClassifier(11, 16, 4, 32, 1), (WORDS,)),
     "convolution": (lambda: WordConvolution(11, 8, reaches=(1, 2)), (WORDS,)),
     "the lecture's": (lambda: LectureClassifier(11, 16, 4, 32, 1), (WORDS,)),
-    "translator": (lambda: Translator(VOCABULARY, VOCABULARY, 8, 2, 16, 1), (WORDS, WORDS)),
+    "translator": (lambda: translator_of(VOCABULARY, VOCABULARY), (WORDS, WORDS)),
 }
 
 
@@ -222,7 +220,7 @@ def sure(tokens, rows):
     return torch.zeros(len(tokens), 5)
 
 
-TRANSLATOR = Translator(VOCABULARY, VOCABULARY, 8, 2, 16, 1)
+TRANSLATOR = translator_of(VOCABULARY, VOCABULARY)
 BAD = {
     "odd number of positions": (lambda: sinusoidal_positions(5, 7), ValueError, "d_model=7 .*: use an even number"),
     "fewer than no position": (lambda: sinusoidal_positions(-1, 4), RuntimeError, "inconsistent with step sign"),
@@ -233,11 +231,7 @@ BAD = {
     "dropout": (lambda: EncoderLayer(8, 2, 16, dropout=2), ValueError, "between 0 and 1, but got 2"),
     "dropout of a decoder": (lambda: Decoder(1, 8, 2, 16, dropout=-1), ValueError, "between 0 and 1, but got -1"),
     "dropout of a translator": (
-        lambda: Translator(VOCABULARY, VOCABULARY, 8, 2, 16, 1, dropout=1.1), ValueError, "0 and 1, but got 1.1"),
-    "translator's heads": (
-        lambda: Translator(VOCABULARY, VOCABULARY, 8, 3, 16, 1), ValueError, "num_heads=3: use a div"),
-    "translator of odd size": (
-        lambda: Translator(VOCABULARY, VOCABULARY, 9, 3, 9, 1)(WORDS, WORDS), ValueError, "d_model=9 .*: use an even"),
+        lambda: translator_of(VOCABULARY, VOCABULARY, 1.1), ValueError, "0 and 1, but got 1.1"),
     "options by place": (lambda: EncoderLayer(8, 2, 16, 0.1), TypeError, "takes 4 positional arguments"),
     "x too wide": (
         lambda: Encoder(1, 8, 2, 16)(torch.ones(1, 2, 6)), RuntimeError, "cannot be multiplied .2x6 and 8x18"),
