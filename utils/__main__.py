@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import os
 import sys
 
 if sys.version_info < (3, 11):  # noqa: UP036  said here, in words that an older Python can still read
@@ -11,17 +12,17 @@ if sys.version_info < (3, 11):  # noqa: UP036  said here, in words that an older
     )
 
 from utils.cli import arguments, environment
+from utils.cli.environment import LIBRARY, NOTEBOOKS, REQUIREMENTS, TESTS
 
-LIBRARY, NOTEBOOKS = environment.LIBRARY, environment.LIBRARY + environment.NOTEBOOK_TOOLS
 VERBS = {  # verb: module of utils.cli, function, what it needs, help
     "lab": ("lab", "main", NOTEBOOKS, "open JupyterLab at the first notebook [options of jupyter lab]"),
-    "test": ("notebooks", "test", NOTEBOOKS, "nbval, then the tests in utils [--browser] [options of pytest]"),
-    "run": ("notebooks", "run", NOTEBOOKS, "re-execute notebooks and store their outputs [--force] [NOTEBOOK ...]"),
+    "test": ("notebooks", "test", TESTS, "nbval, then the tests in utils [--browser] [options of pytest]"),
+    "run": ("notebooks", "run", TESTS, "re-execute notebooks and store their outputs [--force] [NOTEBOOK ...]"),
     "train": ("train", "main", LIBRARY, "train a review classifier on IMDB [--help shows its options]"),
     "compare": ("compare", "main", LIBRARY, "all trainings that notebook 07's tables stand on, where they are missing"),
     "data": ("data", "main", LIBRARY, "fetch and check IMDB ahead of a class"),
-    "publish": ("publish", "main", NOTEBOOKS, "write the address OWNER/REPOSITORY into Colab badges and first cells"),
-    "site": ("site", "main", NOTEBOOKS + ("latex2mathml",), "static pages of all notebooks, to read without a kernel"),
+    "publish": ("publish", "main", TESTS, "write the address OWNER/REPOSITORY into Colab badges and first cells"),
+    "site": ("site", "main", TESTS, "static pages of all notebooks, to read without a kernel"),
     "doctor": ("doctor", "main", (), "what is here and what is missing, in ten lines, each with its remedy"),
 }
 
@@ -39,7 +40,7 @@ def main(argv):
             print(f"  {name:7} {meaning}")
         return 0 if asks else 2
     module, function, packages, meaning = VERBS[verb]
-    if asks and environment.lacking(packages) and not environment.finished():
+    if asks and environment.lacking(packages) and not environment.installed([REQUIREMENTS]):
         print(f"usage: python3 -m utils {verb} ...\n\n{meaning}\n")
         for name, effect in arguments.options(module):
             print(f"  {name:9} {effect}")
@@ -52,6 +53,10 @@ def main(argv):
 
 
 if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a β on a terminal that has none ends in "?", not in a traceback
+    if os.environ.get("IMDB_ARCHIVE"):
+        os.environ["IMDB_ARCHIVE"] = os.path.abspath(os.environ["IMDB_ARCHIVE"])  # notebooks' kernels run elsewhere
     try:
         sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:

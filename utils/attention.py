@@ -17,8 +17,10 @@ from torch.nn import functional as F
 def softargmax(scores, beta=1.0, dim=-1):
     """Soft choice: exp(βs) / Σ exp(βs) along `dim`; same shape as `scores`. Known as softmax.
 
-    `beta` is the inverse temperature: 0 gives equal weights, a very large one the hard choice.
+    `beta` is the inverse temperature: 0 gives equal weights, `math.inf` the hard choice, shared among equals.
     """
+    if beta == math.inf:  # the limit: the largest scores share the weight
+        beta, scores = 1.0, torch.where(scores == scores.amax(dim, keepdim=True), 0.0, -math.inf)
     scores = beta * scores
     largest = scores.detach().amax(dim, keepdim=True) if scores.numel() else 0.0
     powers = (scores - largest).exp()  # the largest power is 1: none overflows
@@ -114,6 +116,8 @@ class MultiHeadAttention(nn.Module):
 
     def mix(self, q, k, v, *, mask=None, need_weights=False):
         """Heads of queries, keys and values (B, H, T, d / H) → what `forward` returns."""
+        if k.shape[2] != v.shape[2]:  # the fused kernel would read beyond the shorter one
+            raise ValueError(f"{k.shape[2]} keys and {v.shape[2]} values: each key needs one value")
         if mask is not None:
             if mask.dtype != torch.bool:
                 raise ValueError(f"mask must be boolean (True = may attend), not {mask.dtype}: use mask > 0")

@@ -8,6 +8,7 @@ from utils.files import Damaged, read_tensors, written_atomically
 
 def save(path, model, arguments, vocabulary, history):
     """Keep `model` in the file `path`; `arguments` are those it was made with after the number of words."""
+    model = getattr(model, "_orig_mod", model)  # torch.compile wraps it
     path.parent.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
     kept = {"kind": type(model).__name__, "arguments": arguments, "words": vocabulary.itos}
@@ -18,6 +19,8 @@ def save(path, model, arguments, vocabulary, history):
 def load(path):
     """The model, in evaluation mode on the CPU, and its words in the order of their numbers; Damaged if it is."""
     kept = read_tensors(path)
+    if not isinstance(kept, dict) or kept.get("kind") not in CLASSIFIERS:
+        raise Damaged(f"{path} holds no trained classifier")
     model = CLASSIFIERS[kept["kind"]](len(kept["words"]), **kept["arguments"])
     model.load_state_dict(kept["weights"])
     return model.eval(), kept["words"]
@@ -62,6 +65,8 @@ class Progress:
             kept = read_tensors(self.path)
         except Damaged as problem:
             raise CannotGoOn(f"{problem}: {remedy}") from problem
+        if not isinstance(kept, dict) or "settings" not in kept:
+            raise CannotGoOn(f"{self.path} is no interrupted training: move it away to begin anew")
         then, now = kept["settings"], self.settings
         names = [name for name in now if then.get(name) != now[name]]
         if names:

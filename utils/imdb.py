@@ -50,6 +50,7 @@ def find_archive(folder):
     named = os.environ.get("IMDB_ARCHIVE")
     if named:
         if not Path(named).is_file():
+            named = os.path.abspath(named)
             raise ImdbDamaged(f"IMDB_ARCHIVE={named}: there is no such file. Correct the variable, or unset it")
         return Path(named)
     pooch.get_logger().setLevel("WARNING")
@@ -60,6 +61,11 @@ def find_archive(folder):
     try:
         return Path(files.fetch(name, downloader=get))
     except (OSError, ValueError) as reason:
+        if (folder / name).exists():  # pooch found it, and with another checksum
+            raise ImdbDamaged(
+                f"{folder / name} is damaged or cut short, and could not be downloaded again: {first_line(reason)}. "
+                "Delete it, connect to the network and run: python3 -m utils data"
+            ) from reason
         raise ImdbUnavailable(
             f"IMDB is not on this disk and could not be downloaded: {first_line(reason)}. Three ways to get it:\n"
             "1. connect to the network and run: python3 -m utils data\n"

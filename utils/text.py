@@ -99,7 +99,8 @@ def cached_tokens(texts, key, path, tokenizer="basic_english"):
         return {"words": "\n".join(tokens.words), "ids": tokens.packed.ids, "offsets": tokens.packed.offsets}
 
     kept = cached(path, f"{CACHE_VERSION} {tokenizer} {key}", make)
-    return Tokens(kept["words"].split("\n"), Packed(kept["ids"], kept["offsets"]))
+    words = kept["words"].split("\n") if kept["words"] else []
+    return Tokens(words, Packed(kept["ids"], kept["offsets"]))
 
 
 def build_vocabulary(tokens, rows, groups, min_groups):

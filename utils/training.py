@@ -120,13 +120,14 @@ def optimize(model, steps, *, learning_rate, schedule="one-cycle", table_rate=No
     return Together(*optimizers), Together(*(SCHEDULES[schedule](optimizer, steps) for optimizer in optimizers))
 
 
-def fit(model, task, *, epochs, batch_size, max_tokens, word_dropout=0.0, seed=0, keep=None, **rates):
+def fit(model, task, *, epochs, batch_size, max_tokens, word_dropout=0.0, threads=None, seed=0, keep=None, **rates):
     """Train on `task.train_rows` and leave the model as it was after its best epoch (see `best_epoch`).
 
-    `rates` are those of `optimize`; each pass leaves out each word with probability `word_dropout`. Returns the
-    history, a list with one dict per finished epoch. Ctrl-C ends the training early and keeps what was learned; with
-    `keep`, a path, each epoch is kept there, and goes on from it if it is there (`checkpoints.forget` deletes it).
-    FloatingPointError where the loss is not finite. Under torchrun the processes share each batch.
+    `rates` are those of `optimize`; each pass leaves out each word with probability `word_dropout`. `threads` is how
+    many threads compute on a CPU; a small model is fastest with one. Returns the history, a list with one dict per
+    finished epoch. Ctrl-C ends the training early and keeps what was learned. With `keep`, a path, each epoch is kept
+    there, and training goes on from it if it is there (`checkpoints.forget` deletes it). FloatingPointError where a
+    gradient is not finite. Under torchrun the processes share each batch.
     """
     team = Team()
     learner = team.learner(model)
@@ -143,6 +144,8 @@ def fit(model, task, *, epochs, batch_size, max_tokens, word_dropout=0.0, seed=0
     history, best = progress.restore() if progress else ([], None)
     shown = {"unit": " steps", "leave": False, "file": sys.stdout, "disable": team.rank > 0}
     bar = tqdm(total=epochs * steps, initial=len(history) * steps, **shown)
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(threads or threads_before)
     try:
         for epoch in range(len(history) + 1, epochs + 1):
             left = words.drop_words(word_dropout, generator)
@@ -161,6 +164,7 @@ def fit(model, task, *, epochs, batch_size, max_tokens, word_dropout=0.0, seed=0
         bar.write(f"stopped in epoch {len(history) + 1}: what was learned is kept", file=sys.stdout)
     finally:
         bar.close()
+        torch.set_num_threads(threads_before)
         if history:
             model.load_state_dict(best)
     return history
@@ -186,19 +190,30 @@ def timed_epoch(learner, batches, optimizer, schedule, team):
 
 
 def watched(batches, model, optimizer, bar):
-    """The batches; after each step the bar moves. FloatingPointError where a gradient is not finite."""
-    *_, last = model.parameters()
-    for step, batch in enumerate(batches, 1):
+    """The batches; after each step the bar moves. FloatingPointError where a gradient of any parameter is not finite.
+
+    On a CPU it is found after that step. On a GPU it is looked for after the last step only, where `train_epoch` waits
+    for the GPU anyway. Gradients are the same in all processes, so all of them stop.
+    """
+    largest = torch.zeros((), device=next(model.parameters()).device)
+    for step, batch in enumerate(batches, 1):  # noqa: B007  told below
         rates = ", ".join(f"{part.param_groups[0]['lr']:.2g}" for part in optimizer.parts)
         yield batch
         bar.update()
-        if not last.grad.isfinite().all():  # the same in all processes: they stop together
-            raise FloatingPointError(f"the loss is not finite: rate {rates}, step {step}")
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        largest = torch.maximum(largest, nn.utils.get_total_norm(gradients))  # of NaN and a number it is NaN
+        if largest.device.type == "cpu" and not largest.isfinite():
+            break
+    if not largest.isfinite():
+        raise FloatingPointError(f"a gradient is not finite: rate {rates}, step {step}")
 
 
 def identity(model, task):
     """What tells this training's model from another, and its task: the numbers they are made of."""
-    numbers = [[x for x in vars(part).values() if isinstance(x, (int, float))] for part in model.train().modules()]
+    numbers = [
+        [x for name, x in vars(part).items() if isinstance(x, (int, float)) and name != "training"]
+        for part in model.modules()
+    ]
     sizes = [len(task.train_rows), len(task.vocabulary), int(task.words.ids.sum())]
     return {"model": f"{model} {numbers}", "task": sizes}
 
@@ -221,6 +236,6 @@ def best_epoch(history):
 def described(row):
     """An entry of a history in one line."""
     said = f"training {row['train_accuracy']:.3f}"
-    if "film_accuracy" in row:
-        said += f", validation by film {row['film_accuracy']:.3f}, random {row['random_accuracy']:.3f}"
+    for name, key in (("validation by film", "film_accuracy"), ("random validation", "random_accuracy")):
+        said += f", {name} {row[key]:.3f}" if key in row else ""
     return f"{said}; {row['seconds']:.1f} s"

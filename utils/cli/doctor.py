@@ -11,10 +11,9 @@ from pathlib import Path
 from utils.cli import environment
 
 DATA = environment.ROOT / "data"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge", "msedge")
 PROBE = """
-import json
-said = {}
+import json, sys
 def torch():
     import torch
     where = "Apple's GPU" if torch.backends.mps.is_available() else "CPU"
@@ -28,12 +27,12 @@ def torchtext():
 def jupyterlab():
     import jupyterlab
     return jupyterlab.__version__
-for find in (torch, torchtext, jupyterlab):
+for name in sys.argv[1:]:
     try:
-        said[find.__name__] = find(), ""
+        found = [globals()[name](), True]
     except Exception as problem:
-        said[find.__name__] = f"not usable: {problem}", "delete .venv and run python3 -m utils lab"
-print(json.dumps(said))
+        found = [f"not usable: {problem}", False]
+    print(json.dumps(found), flush=True)
 """
 
 
@@ -42,11 +41,7 @@ def main(argv):
     if argv:
         print("usage: python3 -m utils doctor")
         return 2
-    python = (
-        sys.executable
-        if not environment.lacking(environment.LIBRARY + environment.NOTEBOOK_TOOLS)
-        else str(environment.venv_python())
-    )
+    python = sys.executable if not environment.lacking(environment.NOTEBOOKS) else str(environment.venv_python())
     problems = 0
     for name, found, remedy in findings(python):
         problems += bool(remedy)
@@ -59,15 +54,13 @@ def findings(python):
     yield "Python", f"{sys.version.split()[0]} at {sys.executable}", ""
     ready = Path(python).exists()
     yield "environment", python if ready else "none yet", "" if ready else "python3 -m utils lab makes it, once"
-    said = dict.fromkeys(("torch", "torchtext", "jupyterlab"), ("not here", "python3 -m utils lab installs it"))
+    packages = ("torch", "torchtext", "jupyterlab")
     if ready:
-        done = subprocess.run([python, "-W", "ignore", "-c", PROBE], capture_output=True, text=True, check=True)
-        said = json.loads(done.stdout.splitlines()[-1])
-    for name, (found, remedy) in said.items():
-        yield name, found, remedy
+        yield from probe(python, packages)
+    else:
+        yield from ((name, "not here", "python3 -m utils lab installs it") for name in packages)
     yield "IMDB", *imdb()
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    yield "browser", browser or "none found, needed for `test --browser` only", ""
+    yield "browser", find_browser() or "none found, needed for `test --browser` only", ""
     for name, folder, least in (("disk", environment.ROOT, 1.0), ("temporary", Path(tempfile.gettempdir()), 0.5)):
         free = shutil.disk_usage(folder).free / 2**30
         yield name, f"{free:.1f} GiB free for {folder}", "" if free >= least else f"make room for {least:.1f} GiB"
@@ -77,6 +70,27 @@ def findings(python):
         "can be written" if writes else "cannot be written",
         "" if writes else "start in a copy of this folder that is yours",
     )
+
+
+def probe(python, packages):
+    """Import each of `packages` in `python`: (name, its version, the remedy or "").
+
+    One that crashes Python does not hide those after it.
+    """
+    remedy = "delete .venv and run python3 -m utils lab"
+    done = subprocess.run([python, "-W", "ignore", "-c", PROBE, *packages], capture_output=True, text=True)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("[")]
+    for name, line in zip(packages, lines):
+        found, usable = json.loads(line)
+        yield name, found, "" if usable else remedy
+    if len(lines) < len(packages):  # it crashed in the next one
+        yield packages[len(lines)], f"not usable: Python ends with code {done.returncode}", remedy
+        yield from probe(python, packages[len(lines) + 1 :])
+
+
+def find_browser():
+    """The path of a browser on the PATH, None without one (Playwright knows where Windows and macOS keep theirs)."""
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
 def imdb():

@@ -13,14 +13,16 @@ from importlib import metadata
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-REQUIREMENTS = ROOT / "requirements.txt"
+REQUIREMENTS = ROOT / "requirements.txt"  # what a reader needs
+TEST_REQUIREMENTS = ROOT / "utils" / "tests" / "requirements.txt"  # and what tests, pages and `run` need beside it
 VENV = ROOT / ".venv"
-WITHOUT_CUDA, WITH_CUDA = "350 MB to download, 1.5 GB on the disk", "3.3 GB to download, 6 GB on the disk"  # measured
+WITHOUT_CUDA, WITH_CUDA = "250 MB to download, 1.2 GB on the disk", "3.2 GB to download, 5.7 GB on the disk"  # measured
 CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
 
 # What a Python must have to be used as it is: usable versions (from, below), not the exact pins.
 LIBRARY = ("torch", "torchtext", "sentencepiece", "numpy", "matplotlib", "ipywidgets", "pooch", "tqdm")
-NOTEBOOK_TOOLS = ("jupyterlab", "hypothesis", "nbclient", "nbval", "pytest", "pytest-xdist")
+NOTEBOOKS = (*LIBRARY, "jupyterlab", "ipython", "nbformat", "pyzmq")
+TESTS = (*NOTEBOOKS, "pytest", "pytest-xdist", "hypothesis", "nbval", "nbclient", "psutil", "latex2mathml", "pillow")
 USABLE = {"torch": ((2, 6), (3,)), "torchtext": ((0, 6), (0, 7)), "ipywidgets": ((7, 7), (9,))}
 
 # Whoever starts kernels gets those of this environment, not of the home directory.
@@ -48,15 +50,15 @@ FAILURES = (  # what pip and venv say → what the reader is told; the first tha
 
 def enter(argv, packages):
     """Return if the running Python has `packages`; else do `argv` in `.venv`, made or brought up to date first."""
-    missing = lacking(packages)
-    ours = stamp().exists() and VENV.samefile(sys.prefix)
-    if not missing and (finished() or not ours):
+    files = [REQUIREMENTS, TEST_REQUIREMENTS] if packages == TESTS else [REQUIREMENTS]
+    missing, in_venv = lacking(packages), stamp(REQUIREMENTS).exists() and VENV.samefile(sys.prefix)
+    if not missing and (not in_venv or installed(files)):
         return
-    if not finished():
+    if not installed(files):
         with only_one():
-            if not finished():  # or another process has made it meanwhile
-                make(missing)
-    elif ours:
+            if not installed(files):  # or another process has done it meanwhile
+                install(files, missing)
+    elif in_venv:
         sys.exit(f"{VENV} is damaged (it lacks {', '.join(missing)}): delete this folder and start again.")
     replace_process([str(venv_python()), "-m", "utils", *argv])
 
@@ -80,17 +82,20 @@ def venv_python():
     return VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
-def stamp():
-    """The file written last: its content tells which requirements `.venv` has, all of them."""
-    return VENV / "installed.sha256"
+def stamp(requirements):
+    """The file written last when `requirements` were installed; it holds their fingerprint."""
+    name = "-".join(requirements.relative_to(ROOT).with_suffix("").parts)  # "requirements", "utils-tests-requirements"
+    return VENV / f"{name}.sha256"
 
 
-def requirements_sha256():
-    return hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
+def sha256(path):
+    return hashlib.sha256(path.read_text("utf8").encode()).hexdigest()  # as text: whatever the line ends
 
 
-def finished():
-    return venv_python().exists() and stamp().exists() and stamp().read_text() == requirements_sha256()
+def installed(files):
+    """Whether `.venv` has all that the requirements `files` name, as they are now."""
+    stamps = [(stamp(file), sha256(file)) for file in files]
+    return venv_python().exists() and all(path.exists() and path.read_text() == wanted for path, wanted in stamps)
 
 
 @contextmanager
@@ -118,38 +123,50 @@ def has_nvidia():
     return bool(shutil.which("nvidia-smi")) or Path("/proc/driver/nvidia").exists()
 
 
-def make(missing):
-    """Make `.venv`, or bring a finished one up to date; where that fails, exit with one line that says what to do."""
+def install(files, missing):
+    """Bring what `files` name into `.venv`, which is made where there is none.
+
+    Where that fails, exit with one line that says what to do.
+    """
     if not (importlib.util.find_spec("venv") and importlib.util.find_spec("ensurepip")):
         package = f"python{sys.version_info.major}.{sys.version_info.minor}-venv"
         sys.exit(f"This Python cannot make environments: sudo apt install {package} (Debian, Ubuntu) and start again.")
     if not os.access(ROOT, os.W_OK):
         lacks = f"{ROOT} cannot be written, and {sys.executable} lacks {', '.join(missing)}"
         sys.exit(f"{lacks}: make a copy of this folder that is yours, and start there.")
+    # Only a finished installation is built upon: one that was cut short may hold packages that pip believes are whole.
+    new = not (venv_python().exists() and stamp(REQUIREMENTS).exists())
     cuda = sys.platform == "linux" and has_nvidia()
-    pip = [venv_python(), "-m", "pip", "install", "--disable-pip-version-check"]
-    # What was cut short may hold packages that pip takes for whole ones, so only a finished `.venv` is built upon.
-    update = venv_python().exists() and stamp().exists()
-    stamp().unlink(missing_ok=True)
-    if update:
-        print(f"requirements.txt has changed: bringing {VENV} up to date.", flush=True)
-    else:
+    if new:
         print(f"{sys.executable} lacks {', '.join(missing)}.")
         print(f"Installing requirements.txt into {VENV}, once: {WITH_CUDA if cuda else WITHOUT_CUDA}.", flush=True)
         # In two steps, because venv keeps to itself why ensurepip failed.
         step([sys.executable, "-m", "venv", "--clear", "--without-pip", VENV])
-        step([venv_python(), "-m", "ensurepip"])
-    if sys.platform == "linux" and not cuda:
-        # The ordinary torch brings gigabytes of CUDA. Do not wait long for an index of CPU wheels that is out of reach.
-        torch = re.search(r"^torch==.*", REQUIREMENTS.read_text(), re.MULTILINE)[0]
-        impatient = ["--retries", "1", "--timeout", "15"]
-        absent = "No matching distribution|ResolutionImpossible"  # the latter where the user's pip has constraints
-        if not step([*pip, "--no-deps", "--index-url", CPU_WHEELS, *impatient, torch], unless=absent):
-            print(f"{CPU_WHEELS} has no {torch}, or is out of reach.")
-            print(f"The ordinary one brings CUDA: {WITH_CUDA}. Ctrl-C stops here.", flush=True)
-    step([*pip, "-r", REQUIREMENTS])
-    stamp().write_text(requirements_sha256())
+        step([venv_python(), "-m", "ensurepip", "--default-pip"])
+    pip = [venv_python(), "-m", "pip", "install", "--disable-pip-version-check"]
+    for file in files:
+        if installed([file]):
+            continue
+        if stamp(file).exists():
+            print(f"{file.relative_to(ROOT)} has changed: bringing {VENV} up to date.", flush=True)
+        elif file == TEST_REQUIREMENTS:
+            print("Installing what tests and pages need, once: 100 MB to download, 250 MB on the disk.", flush=True)
+        stamp(file).unlink(missing_ok=True)
+        if file == REQUIREMENTS and sys.platform == "linux" and not cuda:
+            install_cpu_torch(pip)
+        step([*pip, "-r", file, "-c", REQUIREMENTS])
+        stamp(file).write_text(sha256(file))
     print(f"Done: {VENV} is ready.", flush=True)
+
+
+def install_cpu_torch(pip):
+    """The ordinary torch for Linux brings gigabytes of CUDA; do not wait long for the index of CPU wheels, though."""
+    torch = re.search(r"^torch==.*", REQUIREMENTS.read_text("utf8"), re.MULTILINE)[0]
+    impatient = ["--retries", "1", "--timeout", "15"]
+    absent = "No matching distribution|ResolutionImpossible"  # the latter where the user's pip has constraints
+    if not step([*pip, "--no-deps", "--index-url", CPU_WHEELS, *impatient, torch], unless=absent):
+        print(f"{CPU_WHEELS} has no {torch}, or cannot be reached.")
+        print(f"The ordinary one brings CUDA: {WITH_CUDA}. Ctrl-C stops here.", flush=True)
 
 
 def step(command, unless=None):

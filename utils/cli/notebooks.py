@@ -1,6 +1,8 @@
 """Notebooks as files: testing, re-executing and storing them (`python3 -m utils test`, `run`)."""
 
+import base64
 import copy
+import io
 import os
 import re
 import sys
@@ -12,6 +14,7 @@ import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellControlSignal, DeadKernelError
 from nbclient.output_widget import OutputWidget
+from PIL import Image
 
 from utils.cli import environment
 from utils.cli.stored import METADATA, source_sha256
@@ -48,7 +51,8 @@ if "google.colab" in sys.modules:
         assert house.exists(), f"{REPOSITORY} could not be fetched: is it right, and public?"
         %cd -q {house}/notebooks
     !pip install --quiet --no-deps torchtext==0.6.0 sentencepiece pooch
-root = next(p for p in (Path.cwd(), *Path.cwd().parents) if (p / "utils/attention.py").exists())
+root = next((p for p in (Path.cwd(), *Path.cwd().parents) if (p / "utils/attention.py").exists()), None)
+assert root, f"no utils/ in {Path.cwd()} or above it: put this notebook back into its folder notebooks/"
 sys.path.insert(0, str(root))"""
 
 
@@ -59,6 +63,8 @@ def bootstrap(repository=None, branch="main"):
 
 
 CELL_METADATA = ("tags", "jupyter", "cellView")  # the last two fold a cell, in JupyterLab and in Colab
+# What answers a "Predict", or is a solution, shows its outputs when asked to: JupyterLab's way, and Colab's.
+PREDICTED = {"outputs_hidden": True}
 WIDGET = "application/vnd.jupyter.widget-view+json"
 KERNEL_OPTIONS = [
     # Pictures do not name the version of matplotlib that drew them.
@@ -129,7 +135,8 @@ def execute(path):
         resources={"metadata": {"path": str(path.parent)}},
     )
     client.widget_registry = {"@jupyter-widgets/output": {"OutputModel": SilentOutput}}
-    with client.setup_kernel():
+    # A backend that the user has chosen elsewhere would leave the figures out.
+    with client.setup_kernel(env={name: value for name, value in os.environ.items() if name != "MPLBACKEND"}):
         for count, (index, cell) in enumerate(code, 1):
             start = time.perf_counter()
             client.execute_cell(cell, index, execution_count=count)
@@ -141,15 +148,19 @@ def execute(path):
 def normalised(book):
     """`book` with nothing in it that depends on when, where and by whose editor it was run. Changes `book`.
 
+    Outputs that answer a "Predict", and those of solutions, are hidden until the reader asks for them.
     Raises ValueError for what must never be stored: stderr, the toy set's figures, a figure without its line of text.
     """
     book.metadata = METADATA | {"source_sha256": source_sha256(book)}
+    predicting = False
     for cell, following in zip(book.cells, [*book.cells[1:], None]):
         cell.metadata = {key: cell.metadata[key] for key in CELL_METADATA if key in cell.metadata}
         if cell.cell_type != "code":
+            predicting = "**Predict" in cell.source
             continue
-        private = PRIVATE in cell.metadata.get("tags", [])
-        cell.outputs = [o for o in cell.outputs if not private and WIDGET not in o.get("data", {})]
+        tags = cell.metadata.get("tags", [])
+        cell.outputs = [o for o in cell.outputs if PRIVATE not in tags and WIDGET not in o.get("data", {})]
+        hide_outputs(cell, predicting or "solution" in tags)
         for output in cell.outputs:
             if output.get("name") == "stderr":
                 raise ValueError(f"Cell {cell.execution_count} writes to stderr:\n{output.text}")
@@ -162,8 +173,28 @@ def normalised(book):
             if "image/png" in output.get("data", {}):
                 if not caption(following):
                     raise ValueError(f"Cell {cell.execution_count} draws, and no text below opens with what it shows.")
-                output.metadata = {"image/png": {"alt": caption(following)}}
+                output.data["image/png"], size = smaller(output.data["image/png"])
+                output.metadata = {"image/png": {"alt": caption(following)} | size}
     return book
+
+
+def hide_outputs(cell, hide):
+    """Whether a code cell's outputs are hidden as it opens; what its metadata say of its source stays."""
+    others = {key: value for key, value in cell.metadata.pop("jupyter", {}).items() if key not in PREDICTED}
+    if jupyter := others | (PREDICTED if hide and cell.outputs else {}):
+        cell.metadata["jupyter"] = jupyter
+
+
+def smaller(encoded):
+    """A figure, encoded, in at most 256 colours, which is half as large; and its size in points, two pixels each."""
+    picture = Image.open(io.BytesIO(base64.b64decode(encoded)))
+    if picture.mode != "P":
+        file = io.BytesIO()
+        picture.convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
+            file, "png", optimize=True
+        )
+        encoded = base64.b64encode(file.getvalue()).decode() + "\n"
+    return encoded, dict(zip(("width", "height"), (size // 2 for size in picture.size)))
 
 
 def caption(cell):

@@ -42,9 +42,13 @@ def main(argv):
     return 0
 
 
+def without_badges(text):
+    return BADGES.sub("", text, count=1)
+
+
 def badged(text, repository, branch, name):
     """`text` with badges below its title, instead of those that it had."""
-    title, rest = BADGES.sub("", text, count=1).split("\n\n", 1)
+    title, rest = without_badges(text).split("\n\n", 1)
     if not repository:
         return f"{title}\n\n{rest}"
     colab = f"https://colab.research.google.com/github/{repository}/blob/{branch}/notebooks/{name}"

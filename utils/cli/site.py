@@ -30,7 +30,7 @@ from PIL import Image
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 
-from utils.cli import environment, notebooks
+from utils.cli import environment, notebooks, publish
 from utils.files import read_table
 
 SITE = environment.ROOT / ".site"
@@ -59,9 +59,12 @@ def build(folder):
     """Write all pages into `folder`, which is new."""
     folder.mkdir()
     books = {path.stem: nbformat.read(path, as_version=4) for path in notebooks.notebook_paths()}
-    moving = [name for name in reversed(books) if name not in TYPED]  # the one that takes longest comes first
+    # The one that takes longest comes first. What a slider needs is found before any thread starts, because Python 3.11
+    # counts the depth of `ast.parse` for all threads together (python/cpython#106905).
+    moving = {name: slider_cells(books[name]) for name in reversed(books) if name not in TYPED}
     with ThreadPoolExecutor(2) as pool:
-        sliders = dict(zip(moving, pool.map(lambda name: draw_frames(books[name], folder / name), moving)))
+        drawn = pool.map(lambda name: draw_frames(moving[name], folder / name), moving)
+        sliders = dict(zip(moving, drawn))
     light, dark = (HtmlFormatter(style=style).get_style_defs(".highlight") for style in ("xcode", "github-dark"))
     dark = f"@media screen and (prefers-color-scheme: dark) {{\n{dark}\n}}"
     style = (PAGES / "style.css").read_text("utf8")
@@ -77,7 +80,8 @@ def build(folder):
                 cells.append(code(cell, folder / name, sliders.get(name) if SLIDER in cell.source else None))
             section_of[cell.id] = renderer.contents[-1][-1]
         (_, _, title), *contents = renderer.contents
-        page = {"name": name, "title": title, "promise": book.cells[0].source.split("\n\n")[1], "cells": cells}
+        promise = publish.without_badges(book.cells[0].source).split("\n\n")[1]
+        page = {"name": name, "title": title, "promise": promise, "cells": cells}
         pages[name] = page | {"contents": contents, "section_of": section_of}
     template, order = templates().get_template, list(pages.values())
     for before, page, after in zip([None, *order], order, [*order[1:], None]):
@@ -110,10 +114,11 @@ class Renderer(IPythonRenderer):
         return f'<div class="wide"><table>{text}</table></div>\n'
 
     def link(self, text, url, title=None):
-        return super().link(text, re.sub(r"\.ipynb(?=#|$)", ".html", url), title)
+        ours = not re.match(r"\w+:", url)  # an absolute address is another's
+        return super().link(text, re.sub(r"\.ipynb(?=#|$)", ".html", url) if ours else url, title)
 
     def image(self, text, url, title=None):
-        return text  # Colab's badge, which would be fetched
+        return text  # a badge, which would be fetched
 
 
 def formula(body, display="inline"):
@@ -146,6 +151,7 @@ def code(cell, folder, slider):
         "folded": "source_hidden" in cell.metadata.get("jupyter", {}),
         "title": (re.match("# (.*)", cell.source) or ("", "The code"))[1].replace("`", ""),
         "solution": "solution" in tags,
+        "closed": notebooks.PREDICTED.items() <= cell.metadata.get("jupyter", {}).items(),
         "outputs": cell.outputs,
         "pictures": pictures,
         "widget": SLIDER in cell.source,
@@ -154,20 +160,25 @@ def code(cell, folder, slider):
 
 
 def picture(data, path, alt):
-    """Keep an encoded image at `path`; returns what <img> needs."""
+    """Keep an encoded image at `path`; returns what <img> needs. Our figures have two pixels for each point."""
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(data)
-    width, height = Image.open(io.BytesIO(data)).size
+    width, height = (size // 2 for size in Image.open(io.BytesIO(data)).size)
     return {"src": f"{path.parent.name}/{path.name}", "alt": alt, "width": width, "height": height}
 
 
-def draw_frames(book, folder):
-    """Draw what the notebook's slider shows at each of its places, by a kernel that runs the cells needed for it."""
+def slider_cells(book):
+    """The sources of the bootstrap cell, of the cells that the notebook's slider needs, and of the slider's cell."""
     [last] = [i for i, cell in enumerate(book.cells) if cell.cell_type == "code" and SLIDER in cell.source]
     bootstrap, *sources = (cell.source for cell in book.cells[: last + 1] if cell.cell_type == "code")
-    *before, widget = needed(sources)
+    return [bootstrap, *needed(sources)]
+
+
+def draw_frames(sources, folder):
+    """Draw what a slider shows at each of its places, by a kernel that runs `sources`, its own cell last."""
+    *before, widget = sources
     frames = (PAGES / "frames.py").read_text("utf8")
-    small = new_notebook(cells=[new_code_cell(source) for source in (bootstrap, *before, frames, widget)])
+    small = new_notebook(cells=[new_code_cell(source) for source in (*before, frames, widget)])
     resources = {"metadata": {"path": str(notebooks.FOLDER)}}
     options = {"kernel_name": "python3", "extra_arguments": notebooks.KERNEL_OPTIONS, "resources": resources}
     NotebookClient(small, timeout=600, shutdown_kernel="immediate", **options).execute()

@@ -62,7 +62,8 @@ def measure(name, seed, *, epochs=None, hold_out=True, out=None, to_record=False
     training that was interrupted never takes the name of one that was not.
     """
     preset = presets.PRESETS[name]
-    preset |= {"fit": preset["fit"] | ({"epochs": epochs} if epochs else {})}
+    if epochs:
+        preset = preset | {"fit": preset["fit"] | {"epochs": epochs}}
     out = out or checkpoint(name, seed, hold_out)
     task, model, history, row = learn(preset, seed, hold_out=hold_out, keep=on_its_way(out))
     first = Team().rank == 0  # under torchrun the first process writes
@@ -131,6 +132,8 @@ def main(argv):
     parser.add_argument("--resume", action="store_true", help="go on with a training that was stopped")
     parser.add_argument("--record", action="store_true", help="keep the figures in data/results.tsv")
     args = parser.parse_args(argv)
+    if not all(0 <= seed < 2**63 for seed in args.seed):
+        parser.error("--seed takes numbers from 0 to 2^63 - 1")
     if args.epochs is not None and args.epochs < 1:
         parser.error(f"--epochs {args.epochs}: one pass is the least")
     if args.out and len(args.seed) > 1:

@@ -1,6 +1,7 @@
 """The toy task; --browser, and what is said at the end about what the browser saw; who takes which file of tests."""
 
 import os
+import pathlib
 import subprocess
 import sys
 import tempfile
@@ -19,9 +20,14 @@ NOTICES = pytest.StashKey[list]()
 def pytest_addoption(parser):
     parser.addoption("--long", action="store_true", help="also run the campaigns that take minutes")
     parser.addoption("--browser", action="store_true", help="also run all notebooks in JupyterLab, in a browser")
+    parser.addoption("--without-posix", action="store_true", help="as on Windows: without what POSIX alone has")
 
 
 def pytest_configure(config):
+    if config.getoption("--without-posix"):
+        sys.modules |= dict.fromkeys(("resource", "fcntl"))  # importing them is an ImportError
+        for place, name in ((os, "fork"), (os, "geteuid"), (os, "symlink"), (pathlib.Path, "hardlink_to")):
+            setattr(place, name, refuse) if name in ("symlink", "hardlink_to") else delattr(place, name)
     config.stash[NOTICES] = []
     config.addinivalue_line("markers", "long: a campaign of minutes, run with --long")
     configuration.set_hypothesis_home_dir(tempfile.gettempdir())
@@ -29,6 +35,10 @@ def pytest_configure(config):
     settings.register_profile("long", max_examples=2000, deadline=None, database=None)
     settings.load_profile("long" if config.getoption("--long") else "quick")
     torch.set_num_threads(1)  # of the tests' small models; notebooks have kernels of their own
+
+
+def refuse(*_):
+    raise OSError("A required privilege is not held by the client")  # as Windows says of links
 
 
 def pytest_collection_modifyitems(config, items):
@@ -78,6 +88,25 @@ def task(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(presets, "CACHE", tmp_path_factory.mktemp("cache"))
         return presets.prepare(**presets.PRESETS["toy"]["task"])
+
+
+@pytest.fixture
+def forked():
+    """Does `work()` in a child; returns its exit code: 0, 1 if it raises, or what it ends itself with."""
+    if not hasattr(os, "fork"):
+        pytest.skip("this system makes no copy of a process")
+
+    def run(work):
+        child = os.fork()
+        if not child:
+            try:
+                work()
+            except BaseException:
+                os._exit(1)
+            os._exit(0)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,9 @@ def test_softargmax_by_hand():
     assert torch.allclose(softargmax(scores), powers / powers.sum())
     assert torch.allclose(softargmax(scores, beta=0.0), torch.full((3,), 1 / 3, dtype=torch.float64))
     assert torch.equal(softargmax(scores, beta=1e4), hardargmax(scores))
+    assert torch.equal(softargmax(scores, beta=math.inf), hardargmax(scores))
+    assert softargmax(torch.tensor([7.0, 9.0, 9.0]), math.inf).tolist() == [0, 0.5, 0.5]  # the limit shares
+    assert softargmax(torch.tensor([7.0, math.nan]), math.inf).isnan().all()
     assert torch.allclose(softargmax(torch.stack([scores, -scores]), 2.0, dim=0).sum(0), torch.ones(3).double())
 
 
@@ -279,7 +282,9 @@ BAD = {
     "x too narrow": (lambda: ATTENTION(X[..., :6]), RuntimeError, "cannot be multiplied .6x6 and 8x18"),
     "x too wide": (lambda: ATTENTION(torch.ones(2, 3, 16)), RuntimeError, "cannot be multiplied .6x16"),
     "keys too narrow": (lambda: ATTENTION(X, X[..., :4]), RuntimeError, "cannot be multiplied"),
-    "values shorter": (lambda: ATTENTION(X, X, X[:, :2], need_weights=True), RuntimeError, "batch2 tensor"),
+    "values shorter": (lambda: ATTENTION(X, X, X[:, :2], need_weights=True), ValueError, "3 keys and 2 values"),
+    "values longer, fused": (lambda: ATTENTION(X, X[:, :2], X), ValueError, "2 keys and 3 values: each key needs"),
+    "one value, fused": (lambda: ATTENTION(X, X, X[:, :1]), ValueError, "3 keys and 1 values"),
     "odd number of heads": (
         lambda: MultiHeadAttention(8, 3), ValueError, "d_model=8 .* num_heads=3: use a divisor of 8"),
     "no head": (lambda: MultiHeadAttention(8, 0), ValueError, "d_model=8 .* num_heads=0: use a divisor of 8"),

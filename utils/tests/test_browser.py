@@ -17,15 +17,16 @@ import time
 import urllib.request
 from types import SimpleNamespace
 
+import nbformat
 import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
+from playwright.sync_api import Error, sync_playwright
 
 from utils.cli import environment, notebooks
+from utils.cli.doctor import find_browser
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge")
-NO_BROWSER = f"""No notebook was tried in a browser. Get one, and Playwright to drive it, then run this again:
-  {sys.executable} -m pip install playwright
+NO_BROWSER = f"""No notebook was tried in a browser. Get one, then run this again:
   sudo apt install chromium    (Debian; elsewhere: {sys.executable} -m playwright install chromium)"""
 ROOT_USER = hasattr(os, "geteuid") and os.geteuid() == 0
 
@@ -57,9 +58,18 @@ OTHERS = "select, button, textarea, input:not([type=text])"
 MESSAGES = ".jp-Dialog, .Toastify__toast"
 
 
+def launch(playwright):
+    """A browser that was started, None without one."""
+    for where in ({"executable_path": find_browser()}, {"channel": "chrome"}, {"channel": "msedge"}, {}):
+        if None not in where.values():
+            with contextlib.suppress(Error):
+                return playwright.chromium.launch(chromium_sandbox=not ROOT_USER, **where)
+    return None
+
+
 @pytest.fixture(scope="module")
 def browser(request, notices):
-    """A headless browser: one on the PATH, else Playwright's own. Playwright stops what browsers do unasked.
+    """A headless browser: one on the PATH, else what Playwright finds or has. It stops what browsers do unasked.
 
     What it gives is one context for all pages, so that JupyterLab's own files are fetched once.
     """
@@ -70,17 +80,10 @@ def browser(request, notices):
 
     if not request.config.getoption("--browser", default=False):
         pytest.skip("runs with --browser only")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        skip_loudly()
-    with sync_playwright() as playwright:
-        paths = [*map(shutil.which, BROWSERS), playwright.chromium.executable_path]
-        path = next((path for path in paths if path and os.path.exists(path)), None) or skip_loudly()
-        with playwright.chromium.launch(executable_path=path, chromium_sandbox=not ROOT_USER) as started:
-            context = started.new_context(viewport={"width": 1280, "height": 1000})
-            context.set_default_timeout(120_000)  # beside other jobs a page takes its time
-            yield context
+    with sync_playwright() as playwright, launch(playwright) or skip_loudly() as started:
+        context = started.new_context(viewport={"width": 1280, "height": 1000})
+        context.set_default_timeout(120_000)  # beside other jobs a page takes its time
+        yield context
 
 
 @pytest.fixture(scope="module")
@@ -332,6 +335,66 @@ def need(holds, complaint):
 @pytest.mark.parametrize("name", [path.stem for path in notebooks.notebook_paths()])
 def test_notebook(browser, lab, name):
     check(browser, lab, name)
+
+
+# What an untrusted page shows of each code cell: the outputs that can be seen, as text and as pictures; its height.
+AS_IT_OPENS = """() => [...jupyterapp.shell.currentWidget.content.widgets].map(({model, node}) => {
+    const seen = part => part.offsetParent !== null;
+    const outputs = [...node.querySelectorAll(".jp-OutputArea-output")].filter(seen);
+    const box = node.getBoundingClientRect();
+    return {
+        id: model.id,
+        code: [...node.querySelectorAll(".jp-InputArea-editor")].some(seen),
+        hidden: [...node.querySelectorAll(".jp-OutputPlaceholder")].some(seen),
+        pictures: outputs.flatMap(part => [...part.querySelectorAll("img")])
+            .filter(image => image.complete && image.naturalWidth).length,
+        wide: outputs.some(part => part.scrollWidth > part.clientWidth + 1),
+        text: outputs.filter(part => !part.querySelector("img")).map(part => part.innerText).join("\\n"),
+        top: box.top, bottom: box.bottom,
+    };
+})"""
+
+
+@pytest.mark.parametrize("name", [path.stem for path in notebooks.notebook_paths()])
+def test_as_it_opens(browser, lab, name):
+    """Not trusted and not run: each stored output is there, and as it is stored; solutions and answers are folded."""
+    book = nbformat.read(lab.folder / f"{name}.ipynb", as_version=4)
+    with opened(browser, lab, name) as page:
+        page.wait_for_function("[...document.images].every(image => image.complete)")
+        shown = {cell["id"]: cell for cell in page.evaluate(AS_IT_OPENS)}
+        page.screenshot(path=lab.pictures / f"{name}-first-screen.png")
+        show_all(page, lab.pictures / f"{name}-as-it-opens.png")
+    problems = [problem for cell in book.cells for problem in wrong(cell, shown[cell.id])]
+    assert problems == []
+    first = [cell for cell in book.cells if shown[cell.id]["top"] < 1000]
+    assert first[0].source.startswith("# ") and any("## 1" in cell.source for cell in first), (
+        "no idea on the first screen"
+    )
+
+
+def wrong(cell, shown):
+    """What is wrong with a cell as a page that is not trusted shows it: yields one str for each fault."""
+    if cell.cell_type != "code":
+        return
+    title = f"In[{cell.execution_count}] {cell.source.partition(chr(10))[0]:.50}"
+    metadata = cell.metadata.get("jupyter", {})
+    if shown["code"] == bool(metadata.get("source_hidden")):
+        yield f"{title}: code that should be folded is open, or the other way round"
+    if metadata.get("outputs_hidden"):
+        # Where the code is folded, too, its line stands for both; where it is not, a line of dots for the output.
+        if shown["pictures"] or shown["text"] or not (shown["hidden"] or metadata.get("source_hidden")):
+            yield f"{title}: its output can be seen before it is asked for"
+        return
+    pictures = sum("image/png" in output.get("data", {}) for output in cell.outputs)
+    if shown["pictures"] != pictures:
+        yield f"{title}: {shown['pictures']} of {pictures} figures are shown"
+    texts = [output.get("text") or output.get("data", {}).get("text/plain", "") for output in cell.outputs]
+    texts = [text for text, output in zip(texts, cell.outputs) if "image/png" not in output.get("data", {})]
+    failed = any(output.output_type == "error" for output in cell.outputs)
+    if not failed and "".join(shown["text"].split()) != "".join("".join(texts).split()):
+        yield f"{title}: what is shown is not what is stored: {shown['text'][:200]}"
+    if shown["wide"]:
+        yield f"{title}: what it prints is wider than the page"
 
 
 # A sound figure, whose slider starts at its right end; and faults: what is replaced, by what, the complaint.

@@ -40,6 +40,17 @@ def test_checkpoint_comes_back(task, tmp_path):
     assert files.read_tensors(tmp_path / "new" / "model.pt")["history"] == [{"epoch": 1}]
 
 
+def test_a_compiled_model_comes_back_and_another_file_is_named(task, tmp_path):
+    model = ReviewClassifier(len(task.vocabulary), **SMALL)
+    checkpoints.save(tmp_path / "model.pt", torch.compile(model), SMALL, task.vocabulary, [])
+    loaded, _ = checkpoints.load(tmp_path / "model.pt")
+    assert all(map(torch.equal, loaded.state_dict().values(), model.state_dict().values()))
+    for other in ({"words": ["a"], "key": "of a cache"}, [1, 2], {"kind": "Unknown"}):
+        torch.save(other, tmp_path / "other.pt")
+        with pytest.raises(files.Damaged, match=r"other.pt holds no trained classifier"):
+            checkpoints.load(tmp_path / "other.pt")
+
+
 def test_a_flipped_byte_in_a_checkpoint_is_found_or_does_no_harm(task, tmp_path):
     path, model = tmp_path / "model.pt", ReviewClassifier(len(task.vocabulary), **SMALL)
     checkpoints.save(path, model, SMALL, task.vocabulary, [])

@@ -22,7 +22,7 @@ def house(tmp_path, monkeypatch):
 @pytest.fixture
 def sound(monkeypatch):
     """As if all packages could be imported, in no time."""
-    monkeypatch.setattr(doctor, "PROBE", 'print(\'{"torch": ["2.13.0", ""]}\')')
+    monkeypatch.setattr(doctor, "PROBE", "import sys\nfor name in sys.argv[1:]: print('[\"1\", true]')")
 
 
 def said(capsys):
@@ -52,6 +52,18 @@ def test_a_broken_package_is_quoted(house, capsys, monkeypatch):
     monkeypatch.setattr(doctor, "PROBE", broken.replace("import torchtext", "").replace("torchtext.__v", "json.__v"))
     assert doctor.main([]) == 1
     assert "libtorch.so is gone: delete" in said(capsys)["torch"][1]
+
+
+def test_a_package_that_crashes_python_is_named_and_hides_no_other(house, capsys, monkeypatch):
+    broken = doctor.PROBE.replace("import torch\n", "import os; os._exit(7)\n", 1)
+    monkeypatch.setattr(doctor, "PROBE", broken)
+    assert doctor.main([]) == 1
+    lines = said(capsys)
+    assert len(lines) == 10 and lines["torch"] == (
+        "!!",
+        "not usable: Python ends with code 7: delete .venv and run python3 -m utils lab",
+    )
+    assert lines["torchtext"][0] == lines["jupyterlab"][0] == "ok"
 
 
 def test_imdb(house, sound, capsys, monkeypatch):

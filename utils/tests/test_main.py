@@ -17,7 +17,7 @@ import pytest
 from utils.__main__ import VERBS, main
 from utils.cli import arguments, environment
 
-UTILS, MAKE = environment.ROOT / "utils", environment.make
+UTILS, INSTALL = environment.ROOT / "utils", environment.install
 
 
 @pytest.fixture
@@ -36,6 +36,8 @@ def house(tmp_path):
             wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
             wheel.writestr(f"{info}/RECORD", "")
     (tmp_path / "requirements.txt").write_text("\n".join(f"{name}=={versions[name]}" for name in versions))
+    (tmp_path / "utils/tests").mkdir()
+    (tmp_path / "utils/tests/requirements.txt").write_text("absent==1\n")  # what `data` does not need
     return tmp_path
 
 
@@ -56,7 +58,7 @@ def test_the_environment_is_made_once_finished_if_cut_short_and_kept_up_to_date(
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", house / "bare"], check=True)
     bare = house / "bare" / environment.venv_python().relative_to(environment.VENV)
     venv = str(house / ".venv")
-    stamp = house / ".venv/installed.sha256"
+    stamp = house / ".venv/requirements.sha256"
 
     first = start(house, bare)
     assert first.returncode == 0, first.stdout + first.stderr
@@ -101,7 +103,7 @@ def test_ctrl_c_is_one_line(house):
 
 def test_an_environment_that_has_the_requirements_is_used_as_it_is(monkeypatch, tmp_path):
     monkeypatch.setattr(environment, "VENV", tmp_path / ".venv")
-    monkeypatch.setattr(environment, "make", None)
+    monkeypatch.setattr(environment, "install", None)
     monkeypatch.setattr(environment, "replace_process", None)
     for verb, (_, _, packages, _) in VERBS.items():
         assert environment.enter([verb], packages) is None
@@ -133,9 +135,28 @@ def test_a_damaged_environment_is_named_not_tried_again(monkeypatch, tmp_path):
     monkeypatch.setattr(environment, "lacking", lambda packages: ["nbval"])
     environment.venv_python().parent.mkdir()
     environment.venv_python().touch()
-    environment.stamp().write_text(environment.requirements_sha256())
+    for file in (environment.REQUIREMENTS, environment.TEST_REQUIREMENTS):
+        environment.stamp(file).write_text(environment.sha256(file))
     with pytest.raises(SystemExit, match=r"it lacks nbval\): delete this folder"):
-        environment.enter(["test"], ["nbval"])
+        environment.enter(["test"], environment.TESTS)
+
+
+def test_what_only_tests_need_is_installed_by_the_first_test(monkeypatch, tmp_path, capsys):
+    done = []
+    monkeypatch.setattr(environment, "VENV", tmp_path)
+    monkeypatch.setattr(environment, "lacking", lambda packages: ["nbval"])
+    monkeypatch.setattr(environment, "step", lambda command, unless=None: done.append(command))
+    monkeypatch.setattr(environment, "replace_process", done.append)
+    environment.venv_python().parent.mkdir()
+    environment.venv_python().touch()
+    environment.stamp(environment.REQUIREMENTS).write_text(environment.sha256(environment.REQUIREMENTS))
+    environment.enter(["lab"], environment.NOTEBOOKS)
+    assert [command[1:] for command in done] == [["-m", "utils", "lab"]]
+    done.clear()
+    environment.enter(["test"], environment.TESTS)
+    assert environment.TEST_REQUIREMENTS in done[0] and done[1][1:] == ["-m", "utils", "test"]
+    assert "what tests and pages need" in capsys.readouterr().out
+    assert environment.installed([environment.REQUIREMENTS, environment.TEST_REQUIREMENTS])
 
 
 def test_an_old_python_is_told_so():
@@ -154,7 +175,7 @@ def test_a_missing_venv_module_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(environment, "step", None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ensurepip" else name)
     with pytest.raises(SystemExit, match=rf"apt install python3\.{sys.version_info.minor}-venv"):
-        environment.make(["torch"])
+        environment.install([environment.REQUIREMENTS], ["torch"])
 
 
 @pytest.mark.parametrize("nvidia", [True, False])
@@ -165,12 +186,12 @@ def test_cpu_wheels_are_asked_for_on_linux_without_nvidia(monkeypatch, tmp_path,
     monkeypatch.setattr(environment, "has_nvidia", lambda: nvidia)
     monkeypatch.setattr(environment, "step", lambda command, unless=None: steps.append(" ".join(map(str, command))))
     monkeypatch.setattr(environment.sys, "platform", platform)
-    environment.make(["torch"])
+    environment.install([environment.REQUIREMENTS], ["torch"])
     cpu = [command for command in steps if environment.CPU_WHEELS in command]
     assert len(cpu) == (platform == "linux" and not nvidia)
     assert all(" torch==2." in command for command in cpu)
-    assert steps[-1].endswith(f"-r {environment.REQUIREMENTS}")
-    assert environment.stamp().read_text() == environment.requirements_sha256()
+    assert f"-r {environment.REQUIREMENTS}" in steps[-1]
+    assert environment.stamp(environment.REQUIREMENTS).exists()
 
 
 @pytest.mark.parametrize("said", ["No matching distribution found for torch", "ResolutionImpossible: for help"])
@@ -187,11 +208,12 @@ def test_where_the_index_of_cpu_wheels_has_none_the_installation_goes_on(monkeyp
     monkeypatch.setattr(environment, "has_nvidia", lambda: False)
     monkeypatch.setattr(environment.sys, "platform", "linux")
     monkeypatch.setattr(environment.subprocess, "Popen", fails_for_cpu_wheels)
-    environment.make(["torch"])
-    assert "or is out of reach" in capsys.readouterr().out and environment.stamp().exists()
+    environment.install([environment.REQUIREMENTS], ["torch"])
+    assert "or cannot be reached" in capsys.readouterr().out and environment.stamp(environment.REQUIREMENTS).exists()
     said = "something else"
+    environment.stamp(environment.REQUIREMENTS).unlink()
     with pytest.raises(SystemExit, match="something else"):
-        environment.make(["torch"])
+        environment.install([environment.REQUIREMENTS], ["torch"])
 
 
 @pytest.mark.parametrize(
@@ -221,6 +243,17 @@ def test_a_failed_installation_ends_with_the_remedy(said, remedy):
     assert len(told.splitlines()) <= 16
 
 
+def test_a_terminal_without_greek_letters_and_a_relative_archive(house):
+    """A β in what is said ends in "?", not in a traceback; kernels, which run elsewhere, find the archive."""
+    (house / "utils/cli/data.py").write_text(
+        "import os\n\ndef main(argv):\n    print(os.environ['IMDB_ARCHIVE'], 'β')\n", "utf8"
+    )
+    for encoding in ("cp1252", "cp437", "ascii"):
+        done = start(house, PYTHONIOENCODING=encoding, PYTHONUTF8="0", IMDB_ARCHIVE="one.tar.gz")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.split()[0] == str(house / "one.tar.gz")
+
+
 def test_verbs_and_help(monkeypatch, capsys):
     monkeypatch.setattr(environment, "enter", None)  # help must not need an environment
     for argv, status in ([], 0), (["--help"], 0), (["lab", "-h"], 0), (["run", "--help"], 0), (["tets"], 2):
@@ -234,8 +267,8 @@ def test_verbs_and_help(monkeypatch, capsys):
 def bare(monkeypatch):
     """As if nothing were installed, and nothing may be."""
     monkeypatch.setattr(environment, "lacking", lambda packages: ["torch"])
-    monkeypatch.setattr(environment, "finished", lambda: False)
-    monkeypatch.setattr(environment, "make", None)
+    monkeypatch.setattr(environment, "installed", lambda files: False)
+    monkeypatch.setattr(environment, "install", None)
 
 
 def test_help_needs_no_installation(bare, capsys):
@@ -287,7 +320,7 @@ def test_a_folder_that_cannot_be_written_is_named(bare, capsys, monkeypatch):
     for line in "run", "run notebooks/01_hard_and_soft_attention.ipynb", "publish octocat/attention":
         assert main(line.split()) == 2
         assert "notebooks cannot be written, so nothing can be stored" in capsys.readouterr().err
-    monkeypatch.setattr(environment, "make", MAKE)
+    monkeypatch.setattr(environment, "install", INSTALL)
     with pytest.raises(SystemExit, match=f"{environment.ROOT} cannot be written, and .* lacks torch: make a copy"):
         main(["data"])
 
@@ -308,5 +341,5 @@ def test_what_lab_and_test_start(monkeypatch):
 
 
 def test_pre_commit_has_the_pinned_ruff():
-    [pin] = re.findall("^ruff==.*$", environment.REQUIREMENTS.read_text(), re.MULTILINE)
+    [pin] = re.findall("^ruff==.*$", environment.TEST_REQUIREMENTS.read_text("utf8"), re.MULTILINE)
     assert f" {pin}]" in (environment.ROOT / ".pre-commit-config.yaml").read_text()

@@ -1,5 +1,7 @@
 """Pictures, held by what is on them: no map upside down, no column under another name, no colour with two meanings."""
 
+from types import SimpleNamespace
+
 import matplotlib
 import pytest
 import torch
@@ -43,6 +45,21 @@ def test_attention_map_has_a_row_for_each_query_top_down_and_a_column_for_each_k
     assert places[0, 0][1] > places[1, 0][1] and places[0, 0][0] < places[0, 1][0]  # down, and to the right
     assert (axis.yaxis.label.get_text(), axis.yaxis.label.get_color()) == ("queries", plots.QUERIES)
     assert (axis.xaxis.label.get_text(), axis.xaxis.label.get_color()) == ("keys", plots.KEYS)
+
+
+def test_typed_words_are_text_and_no_formula():
+    figure, axis = plt.subplots()
+    plots.attention_map(torch.eye(2), ["a$$", "$5million and $10"], [r"$\frac", "b"])
+    figure.canvas.draw()  # matplotlib's parser of formulas would raise here
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["a$$", "$5million and $10"]
+
+
+def test_without_a_notebook_the_style_needs_none_and_in_one_figures_have_two_pixels_for_each_point(monkeypatch):
+    magics = []
+    plots.use_style()
+    monkeypatch.setattr(plots, "get_ipython", lambda: SimpleNamespace(run_line_magic=lambda *line: magics.append(line)))
+    plots.use_style()
+    assert magics == [("matplotlib", "inline"), ("config", "InlineBackend.figure_format = 'retina'")]
 
 
 def texts(axis):

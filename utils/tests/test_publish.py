@@ -8,7 +8,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from utils.cli import environment, notebooks, publish
+from utils.cli import environment, notebooks, publish, site
+from utils.tests.test_notebooks import faults
 
 
 @pytest.fixture
@@ -43,6 +44,21 @@ def test_it_writes_and_takes_back(house):
         assert b"octocat" not in content
     publish.main(["--none"])
     assert contents(house) == without
+
+
+def test_what_is_published_passes_the_tests_and_its_pages_lead_to_it(house, monkeypatch):
+    """Every rule for stored notebooks holds; each page leads to its own notebook, and the index keeps its sentences."""
+    monkeypatch.setattr(site, "draw_frames", lambda sources, folder: None)
+    site.build(house / "before")
+    publish.main(["octocat/attention"])
+    for path in notebooks.notebook_paths():
+        assert list(faults(nbformat.read(path, as_version=4), path.name)) == []
+    site.build(house / "after")
+    for path in notebooks.notebook_paths():
+        links = re.findall(r'href="(https?:[^"]*octocat[^"]*)"', (house / f"after/{path.stem}.html").read_text("utf8"))
+        assert [link for link in links if not link.endswith(path.name)] == [] and len(links) == 2
+    first, second = ((house / f"{when}/index.html").read_text("utf8") for when in ("before", "after"))
+    assert first == second and "octocat" not in first
 
 
 @pytest.mark.parametrize(

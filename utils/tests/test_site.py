@@ -1,16 +1,16 @@
 """The static pages, as they are built and as a browser shows them: wide and narrow, light and dark, by keyboard."""
 
 import re
+import threading
 from html.parser import HTMLParser
 
 import nbformat
 import numpy as np
 import pytest
-import torch
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 
-from utils.cli import environment, notebooks
+from utils.cli import notebooks
 from utils.files import read_table
 from utils.tests.test_browser import browser  # noqa: F401
 
@@ -19,8 +19,6 @@ from utils.cli import site  # noqa: E402
 
 NAMES = [path.stem for path in notebooks.notebook_paths()]
 IDEAS = read_table(site.PAGES / "ideas.tsv")
-# Another torch than the pinned one trains the models in some pictures a little differently.
-PINNED = f"torch=={torch.__version__.split('+')[0]}\n" in environment.REQUIREMENTS.read_text()
 WEIGHT = 1_500_000  # bytes, of all that comes before a slider is touched
 
 
@@ -89,21 +87,39 @@ def pixels(path):
 
 
 def test_the_slider_starts_with_the_stored_picture(folder, pages):
-    """So the cells that it needs were found: no other place of the slider gives a picture nearer to the stored one."""
+    """So the cells that it needs were found: no other place of the slider gives a picture nearer to the stored one.
+
+    Where a model is trained first, another processor rounds otherwise and the picture shows other weights: not there.
+    """
     assert {name for name, page in pages.items() if page.sliders} == {*NAMES} - {*site.TYPED}
-    for name, page in pages.items():
-        for stored, start in zip(page.images, page.images[1:]):
-            if "/slider-" in start["src"]:
-                wanted = pixels(folder / stored["src"])
-                shown = {path.name: pixels(path) for path in folder.glob(f"{name}/slider-*")}
-                apart = {one: np.abs(it - wanted).mean() for one, it in shown.items() if it.shape == wanted.shape}
-                assert min(apart, key=apart.get) == start["src"].split("/")[1], name
-                assert min(apart.values()) < (1 if PINNED else 3), name
+    compared = set()
+    for path in notebooks.notebook_paths():
+        name, page = path.stem, pages[path.stem]
+        if not page.sliders or any(
+            "backward(" in cell for cell in site.slider_cells(nbformat.read(path, as_version=4))
+        ):
+            continue
+        compared.add(name)
+        [(stored, start)] = [pair for pair in zip(page.images, page.images[1:]) if "/slider-" in pair[1]["src"]]
+        wanted = pixels(folder / stored["src"])
+        shown = {path.name: pixels(path) for path in folder.glob(f"{name}/slider-*")}
+        apart = {one: np.abs(it - wanted).mean() for one, it in shown.items() if it.shape == wanted.shape}
+        assert min(apart, key=apart.get) == start["src"].split("/")[1], name
+        assert min(apart.values()) < 1, name  # of 255: the stored picture has only 256 colours
+    assert len(compared) >= 5
+
+
+def test_what_a_slider_needs_is_found_before_any_thread_starts(tmp_path, monkeypatch):
+    """In two threads at once, `ast.parse` fails now and then under Python 3.11."""
+    threads, plain = set(), site.needed
+    monkeypatch.setattr(site, "draw_frames", lambda sources, folder: None)
+    monkeypatch.setattr(site, "needed", lambda sources: threads.add(threading.current_thread()) or plain(sources))
+    site.build(tmp_path / "pages")
+    assert threads == {threading.main_thread()}
 
 
 def test_needed_cells():
     cells = """
-import torch
 !echo %s
 data = torch.zeros(3)
 unused = data + 1
@@ -128,7 +144,7 @@ def test_a_build_that_fails_leaves_the_old_pages(tmp_path, monkeypatch):
     monkeypatch.setattr(site, "SITE", tmp_path / "pages")
     (tmp_path / "pages").mkdir()
     (tmp_path / "pages/index.html").write_text("old")
-    monkeypatch.setattr(site, "draw_frames", lambda book, folder: 1 / 0)
+    monkeypatch.setattr(site, "draw_frames", lambda sources, folder: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         site.main([])
     assert (tmp_path / "pages/index.html").read_text() == "old"

@@ -93,6 +93,8 @@ def test_kept_tokens_are_used_until_the_texts_change(tmp_path):
     assert kept.words == first.words
     assert torch.equal(kept.packed.ids, first.packed.ids) and torch.equal(kept.packed.offsets, first.packed.offsets)
     assert text.cached_tokens(["other"], "two", path).words == ["other"]
+    for _ in range(2):
+        assert text.cached_tokens([""], "empty", path).words == []
 
 
 def test_another_version_of_the_cache_is_not_read(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """`train` and its table: what is recorded, what is said, and several processes."""
 
+import copy
 import dataclasses
 import errno
 import math
@@ -151,6 +152,19 @@ def test_resume_never_begins_anew_and_without_it_nothing_kept_is_lost(short, mon
     assert len(calls) == 4 + 1 + 2 and "goes on after epoch 1" in capsys.readouterr().out
 
 
+def test_a_run_changes_no_preset(short):
+    before = copy.deepcopy(presets.PRESETS)
+    assert train.main(["--preset", "toy", "--epochs", "1"]) == 0
+    assert before == presets.PRESETS
+
+
+def test_a_finished_checkpoint_is_no_interrupted_training(short, capsys):
+    assert train.main(["--preset", "toy", "--epochs", "1"]) == 0
+    (short / "toy-0.pt").rename(short / "toy-0-on-its-way.pt")
+    assert train.main(["--preset", "toy", "--resume"]) == 1
+    assert "toy-0-on-its-way.pt is no interrupted training" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_a_loss_that_is_not_finite_ends_it_and_overwrites_nothing(short, monkeypatch, capsys, epoch):
     class Broken(presets.CLASSIFIERS["ReviewClassifier"]):
@@ -165,7 +179,7 @@ def test_a_loss_that_is_not_finite_ends_it_and_overwrites_nothing(short, monkeyp
     assert train.main(["--preset", "toy", "--record"]) == 1
     way, said = short / "toy-0-on-its-way.pt", capsys.readouterr().out
     rate = {1: "0.00028", 2: "0.0014"}[epoch]  # of one cycle over 100 steps, up to 0.002: at the 7th, at the 57th
-    assert f"the loss is not finite: rate {rate}, step 7 of epoch {epoch}: use smaller rates; the" in said
+    assert f"a gradient is not finite: rate {rate}, step 7 of epoch {epoch}: use smaller rates; the" in said
     assert (f"the last good checkpoint is {way}" if epoch == 2 else "there is no checkpoint yet") in said
     assert (short / "toy-0.pt").read_text() == "of a training that ended"
     assert not (short / "results.tsv").exists() and way.exists() == (epoch == 2)
@@ -181,7 +195,9 @@ def test_a_full_gpu_is_told_the_batch_size_to_try(short, monkeypatch, capsys):
     assert not list(short.glob("*.pt.part"))
 
 
-@pytest.mark.parametrize("line", ["--epochs 0", "--seed 0 1 --out one.pt", "--preset bset"])
+@pytest.mark.parametrize(
+    "line", ["--epochs 0", "--seed 0 1 --out one.pt", "--preset bset", "--seed 99999999999999999999", "--seed -1"]
+)
 def test_a_wrong_command_says_so(line, capsys):
     with pytest.raises(SystemExit):
         train.main(line.split())

@@ -1,5 +1,7 @@
 """Training: the toy reviews are learned, twice alike; what is kept; what Ctrl-C leaves."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -179,6 +181,37 @@ def test_the_best_epoch_is_the_one_kept(task, monkeypatch):
     model, _ = learn(task, epochs=4)
     assert all(map(torch.equal, model.state_dict().values(), states[2].values()))  # the second, first of the equals
     assert not all(map(torch.equal, states[2].values(), states[4].values()))
+
+
+@pytest.mark.parametrize("which", [0, -1])
+def test_a_gradient_that_is_not_finite_is_found_in_any_parameter(task, which):
+    model = presets.build(presets.PRESETS["toy"], task, 0)
+    list(model.parameters())[which].register_hook(lambda gradient: gradient * torch.nan)
+    with pytest.raises(FloatingPointError, match="a gradient is not finite: rate .* step 1 of epoch 1"):
+        training.fit(model, task, **presets.PRESETS["toy"]["fit"])
+
+
+def test_one_validation_alone_will_do(task, capsys):
+    alone = dataclasses.replace(task, random_rows=task.random_rows[:0])
+    _, [row] = learn(alone, epochs=1)
+    assert "film_accuracy" in row and "random" not in capsys.readouterr().out
+
+
+def test_it_computes_with_the_threads_asked_for_and_then_as_before(task, monkeypatch):
+    during, plain = set(), training.train_epoch
+    monkeypatch.setattr(training, "train_epoch", lambda *args: during.add(torch.get_num_threads()) or plain(*args))
+    torch.set_num_threads(2)
+    try:
+        learn(task, epochs=1)
+        assert during == {presets.PRESETS["toy"]["fit"]["threads"]} == {1} and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_a_fingerprint_leaves_the_model_in_its_mode(task):
+    model = presets.build(presets.PRESETS["toy"], task, 0).eval()
+    found = training.identity(model, task)
+    assert not any(part.training for part in model.modules()) and training.identity(model.train(), task) == found
 
 
 def test_ctrl_c_keeps_what_was_learned(task, monkeypatch, capsys):
