@@ -52,7 +52,7 @@ if "google.colab" in sys.modules:
         %cd -q {house}/notebooks
     !pip install --quiet --no-deps torchtext==0.6.0 sentencepiece pooch
 root = next((p for p in (Path.cwd(), *Path.cwd().parents) if (p / "utils/attention.py").exists()), None)
-assert root, f"no utils/ in {Path.cwd()} or above it: put this notebook back into its folder notebooks/"
+assert root, f"no utils/ above {Path.cwd()}: put this notebook back into its folder, notebooks/"
 sys.path.insert(0, str(root))"""
 
 

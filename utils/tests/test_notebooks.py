@@ -37,7 +37,7 @@ def faults(book, name=""):
     if not name.startswith("07") and sum(bool(c.outputs) for c in checked) < 0.8 * sum(bool(c.outputs) for c in code):
         yield "fewer than 80 % of the cells with output are compared"
     for cell in code:
-        if len(cell.source.splitlines()) > LONGEST_CELL and not {"utils", "long"} & tags(cell):
+        if len(cell.source.splitlines()) - folded(cell) > LONGEST_CELL and not {"utils", "long"} & tags(cell):
             yield f"cell {cell.execution_count} has more than {LONGEST_CELL} lines"
         if re.search("clear_output|update_display", cell.source):
             yield f"cell {cell.execution_count} redraws its output"
