@@ -51,8 +51,9 @@ if "google.colab" in sys.modules:
         assert house.exists(), f"{REPOSITORY} could not be fetched: is it right, and public?"
         %cd -q {house}/notebooks
     !pip install --quiet --no-deps torchtext==0.6.0 sentencepiece pooch
-root = next((p for p in (Path.cwd(), *Path.cwd().parents) if (p / "utils/attention.py").exists()), None)
-assert root, f"no utils/ above {Path.cwd()}: put this notebook back into its folder, notebooks/"
+roots = [p for p in (Path.cwd(), *Path.cwd().parents) if (p / "utils/attention.py").exists()]
+assert roots, f"no utils/ above {Path.cwd()}: put this notebook back into its folder, notebooks/"
+root = roots[0]
 sys.path.insert(0, str(root))"""
 
 
