@@ -12,44 +12,37 @@ if sys.version_info < (3, 11):  # noqa: UP036  said here, in words that an older
     )
 
 from utils.cli import arguments, environment
-from utils.cli.environment import LIBRARY, NOTEBOOKS, REQUIREMENTS, TESTS
+from utils.cli.environment import LIBRARY, NOTEBOOKS, TESTS
 
 VERBS = {  # verb: module of utils.cli, function, what it needs, help
     "lab": ("lab", "main", NOTEBOOKS, "open JupyterLab at the first notebook [options of jupyter lab]"),
     "test": ("notebooks", "test", TESTS, "nbval, then the tests in utils [--browser] [options of pytest]"),
     "run": ("notebooks", "run", TESTS, "re-execute notebooks and store their outputs [--force] [NOTEBOOK ...]"),
-    "train": ("train", "main", LIBRARY, "train a review classifier on IMDB [--help shows its options]"),
-    "compare": ("compare", "main", LIBRARY, "all trainings that notebook 07's tables stand on, where they are missing"),
-    "data": ("data", "main", LIBRARY, "fetch and check IMDB ahead of a class"),
-    "publish": ("publish", "main", TESTS, "write the address OWNER/REPOSITORY into Colab badges and first cells"),
-    "site": ("site", "main", TESTS, "static pages of all notebooks, to read without a kernel"),
-    "doctor": ("doctor", "main", (), "what is here and what is missing, in ten lines, each with its remedy"),
+    "train": ("train", "main", LIBRARY, "train a review classifier, and measure it once on the test reviews"),
+    "compare": ("compare", "main", LIBRARY, "do those trainings behind notebook 07's tables that are missing"),
+    "data": ("data", "main", LIBRARY, "fetch and check IMDB before a class"),
+    "publish": ("publish", "main", TESTS, "write the address OWNER/REPOSITORY into badges and first cells"),
+    "site": ("site", "main", TESTS, "build static pages of all notebooks, to read without a kernel"),
+    "doctor": ("doctor", "main", (), "say what is here and what is missing, in ten lines, each with its remedy"),
 }
 
 
 def main(argv):
     """Do what `argv` says, in an environment that has the requirements; returns the exit code."""
     verb, *rest = argv or ["--help"]
-    asks = {"-h", "--help"} & {verb, *rest}
-    if verb not in VERBS or (asks and verb in ("lab", "test", "run")):  # the others explain themselves
-        if not asks:
+    if verb not in VERBS:
+        asked = verb in ("-h", "--help")
+        if not asked:
             near = difflib.get_close_matches(verb, VERBS, 1)
             print(f"There is no verb {verb!r}{f': did you mean {near[0]}?' if near else '.'}\n")
-        print("usage: python3 -m utils VERB ...\n")
+        print("usage: python3 -m utils VERB ...   (VERB --help says more)\n")
         for name, (*_, meaning) in VERBS.items():
             print(f"  {name:7} {meaning}")
-        return 0 if asks else 2
+        return 0 if asked else 2
     module, function, packages, meaning = VERBS[verb]
-    if asks and environment.lacking(packages) and not environment.installed([REQUIREMENTS]):
-        print(f"usage: python3 -m utils {verb} ...\n\n{meaning}\n")
-        for name, effect in arguments.options(module):
-            print(f"  {name:9} {effect}")
-        return 0
-    if problem := arguments.problem(verb, rest):
-        print(problem, file=sys.stderr)
-        return 2
+    args = arguments.parse(verb, meaning, rest)
     environment.enter(argv, packages)
-    return getattr(importlib.import_module(f"utils.cli.{module}"), function)(rest)
+    return getattr(importlib.import_module(f"utils.cli.{module}"), function)(args)
 
 
 if __name__ == "__main__":

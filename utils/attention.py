@@ -38,14 +38,14 @@ def entropy(a):
     return torch.special.entr(a).sum(dim=-1)
 
 
-def attend(queries, keys, values, *, beta=None, mask=None, choose=softargmax):
-    """Mix the values by how well their keys match each query: a = choose(β q Kᵀ), h = a V.
+def attend(queries, keys, values, *, beta=None, mask=None, weight_fn=softargmax):
+    """Mix the values by how well their keys match each query: a = weight_fn(β q Kᵀ), h = a V.
 
-    queries (…, T_q, d), keys (…, T_k, d), values (…, T_k, d_v), mask boolean and broadcastable to (…, T_q, T_k), True =
-    may attend. `beta` is the inverse temperature, 1/√d unless given. `choose` turns scores into weights.
+    queries (…, T_q, d), keys (…, T_k, d), values (…, T_k, d_v). `beta` is the inverse temperature, 1/√d unless given.
+    `mask` is boolean and broadcastable to (…, T_q, T_k); True = may attend. `weight_fn` turns scores into weights.
     Returns h (…, T_q, d_v) and the weights a (…, T_q, T_k). A query that may attend to nothing gets zeros for both.
-    Masked keys may hold NaN, masked values may not: 0 · NaN is NaN. ValueError for other sizes and a mask of numbers.
-    Vaswani et al. (2017), Attention Is All You Need, equation 1.
+    Masked keys may hold NaN; masked values may not, because 0 · NaN is NaN. ValueError if sizes do not fit, or if the
+    mask is not boolean. Vaswani et al. (2017), Attention Is All You Need, equation 1.
     """
     d, d_k = queries.shape[-1], keys.shape[-1]
     if d_k != d:
@@ -54,12 +54,12 @@ def attend(queries, keys, values, *, beta=None, mask=None, choose=softargmax):
         beta = 1 / math.sqrt(d)
     scores = beta * queries @ keys.transpose(-2, -1)  # (…, T_q, T_k)
     if mask is None:
-        a = choose(scores)
+        a = weight_fn(scores)
     else:
         if mask.dtype != torch.bool:
             raise ValueError(f"mask must be boolean (True = may attend), not {mask.dtype}: use mask > 0")
         lowest = torch.finfo(scores.dtype).min  # finite: of a row of -inf, softargmax makes NaN
-        a = choose(scores.masked_fill(~mask, lowest)).masked_fill(~mask, 0.0)
+        a = weight_fn(scores.masked_fill(~mask, lowest)).masked_fill(~mask, 0.0)
     return a @ values, a  # (…, T_q, d_v), (…, T_q, T_k)
 
 
@@ -72,8 +72,8 @@ def padding_mask(lengths, size):
 class MultiHeadAttention(nn.Module):
     """Several attentions side by side, each in its own d_model / num_heads dimensions, and one map that mixes them.
 
-    W_q, W_k, W_v are stacked in `in_proj` (3 d_model × d_model); `out_proj` is the lecture's W_h, the papers' W_o.
-    `dropout` drops attention weights while training. ValueError if num_heads does not divide d_model.
+    W_q, W_k, W_v make queries, keys and values for all heads; W_h (W_o in papers) combines what the heads return.
+    `dropout` drops attention weights during training. ValueError if num_heads does not divide d_model.
     Vaswani et al. (2017), section 3.2.2.
     """
 
@@ -82,50 +82,46 @@ class MultiHeadAttention(nn.Module):
         if num_heads < 1 or d_model % num_heads:
             raise ValueError(f"{d_model=} cannot be split into {num_heads=}: use a divisor of {d_model}")
         self.num_heads = num_heads
+        self.W_q, self.W_k, self.W_v, self.W_h = (nn.Linear(d_model, d_model, bias=bias) for _ in range(4))
         self.dropout = nn.Dropout(dropout)
-        self.in_proj = nn.Linear(d_model, 3 * d_model, bias=bias)
-        self.out_proj = nn.Linear(d_model, d_model, bias=bias)
-        for layer in (self.in_proj, self.out_proj):
-            nn.init.xavier_uniform_(layer.weight)
+        for linear in (self.W_q, self.W_k, self.W_v, self.W_h):
+            # PyTorch draws W_q, W_k and W_v as one stacked matrix, which makes them smaller.
+            nn.init.xavier_uniform_(linear.weight, gain=1 if linear is self.W_h else 0.5**0.5)
             if bias:
-                nn.init.zeros_(layer.bias)
+                nn.init.zeros_(linear.bias)
 
-    def forward(self, queries, keys=None, values=None, *, mask=None, need_weights=False):
+    def forward(self, queries, keys=None, values=None, *, kv=None, mask=None, need_weights=False):
         """queries (B, T_q, d_model) → h (B, T_q, d_model), and the weights (B, H, T_q, T_k) or None.
 
-        Without keys it is self-attention; without values the keys serve as values. mask: broadcastable to
-        (B, T_q, T_k), True = may attend, the same for every head (with four axes, one for each). Without weights
-        torch's fused kernel does the work; NaN in what is masked comes through it.
+        Without keys this is self-attention; without values the keys serve as values, too. `kv` replaces both: what
+        `project_kv` returned earlier. `mask` is broadcastable to (B, T_q, T_k), True = may attend, and holds for every
+        head; with four axes there is one for each head. Without `need_weights` PyTorch's fused kernel does the work,
+        and NaN in what is masked comes through it. ValueError if there are not as many values as keys.
         """
-        if keys is None:
-            q, k, v = self.project(queries, 0, 3)  # one product instead of three
-        elif values is None:
-            [q], [k, v] = self.project(queries, 0, 1), self.project(keys, 1, 3)
-        else:
-            inputs = queries, keys, values
-            q, k, v = (self.project(x, part, part + 1)[0] for part, x in enumerate(inputs))
-        return self.mix(q, k, v, mask=mask, need_weights=need_weights)
-
-    def project(self, x, start, stop):
-        """x (B, T, d_model) times those of W_q, W_k, W_v that start:stop names: each (B, H, T, d / H)."""
-        d_model = x.shape[-1]
-        rows = slice(start * d_model, stop * d_model)
-        bias = None if self.in_proj.bias is None else self.in_proj.bias[rows]
-        parts = F.linear(x, self.in_proj.weight[rows], bias).chunk(stop - start, dim=-1)
-        return [part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts]
-
-    def mix(self, q, k, v, *, mask=None, need_weights=False):
-        """Heads of queries, keys and values (B, H, T, d / H) → what `forward` returns."""
+        if kv is None:
+            keys = queries if keys is None else keys
+            kv = self.project_kv(keys, keys if values is None else values)
+        q, (k, v) = self.split_heads(self.W_q(queries)), kv  # (B, H, T, d / H) each
         if k.shape[2] != v.shape[2]:  # the fused kernel would read beyond the shorter one
             raise ValueError(f"{k.shape[2]} keys and {v.shape[2]} values: each key needs one value")
         if mask is not None:
             if mask.dtype != torch.bool:
                 raise ValueError(f"mask must be boolean (True = may attend), not {mask.dtype}: use mask > 0")
             mask = torch.atleast_2d(mask)  # (T_k,) is the same for every query
-            mask = mask[:, None] if mask.dim() == 3 else mask  # (B, 1, T_q, T_k): the same for every head
+            if mask.dim() == 3:
+                mask = mask[:, None]  # (B, 1, T_q, T_k) is the same for every head
         if need_weights:
-            h, a = attend(q, k, v, mask=mask, choose=lambda scores: self.dropout(softargmax(scores)))
+            h, a = attend(q, k, v, mask=mask, weight_fn=lambda scores: self.dropout(softargmax(scores)))
         else:
             dropout = self.dropout.p if self.training else 0.0
             h, a = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout), None
-        return self.out_proj(h.transpose(1, 2).flatten(2)), a  # (B, T_q, d_model)
+        h = h.transpose(1, 2).flatten(2)  # (B, T_q, d_model): the heads side by side
+        return self.W_h(h), a
+
+    def split_heads(self, x):
+        """(B, T, d_model) → (B, H, T, d_model / H): each head gets its own part of every vector."""
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+    def project_kv(self, keys, values):
+        """Keys and values of all heads, (B, H, T_k, d_model / H) each."""
+        return self.split_heads(self.W_k(keys)), self.split_heads(self.W_v(values))

@@ -1,6 +1,6 @@
-"""Classifiers of reviews: ours, made of an encoder; a convolution over words; the lecture's own, to compare with.
+"""Classifiers of reviews: ours, made of an encoder; a convolution over words; the lecture's, for comparison.
 
-Shapes: B batch, T words, U units, d dimension. Word number 0 is padding.
+Shapes: B batch, T words, U units, d dimension. Word id 0 is padding.
 """
 
 import torch
@@ -13,10 +13,10 @@ from utils.transformer import Encoder, masked_pool, sinusoidal_positions
 class ReviewClassifier(nn.Module):
     """Words → vectors (+ positions) → encoder → pool over the set → two scores: liked or not?
 
-    Word number 0 is padding: no query attends to it and the pooling skips it. The pool is the sum over the words,
-    divided by √T, beside the maximum. `dropout` acts on the embedded words and on the pooled vector. Word vectors are
-    multiplied by `word_scale` before positions are added: the larger, the faster words are learned (the 2017 paper
-    takes √d_model, section 3.4). `positions=False` leaves the order out, and the review becomes a bag.
+    Word id 0 is padding: no query attends to it, and the pooling skips it. `dropout` acts on the embedded words and on
+    the pooled vector. Word vectors are multiplied by `word_scale` before positions are added; the larger it is, the
+    faster words are learned (the 2017 paper takes √d_model, section 3.4). With `positions=False` the model does not
+    know the order of the words.
     """
 
     def __init__(
@@ -32,33 +32,31 @@ class ReviewClassifier(nn.Module):
         self.encoder = Encoder(num_layers, d_model, num_heads, d_hidden)
         self.classify = nn.Linear(2 * d_model, 2)
 
-    def word_numbers(self):
+    def embedding_tables(self):
         """What is looked up for each word: [(num_words, d_model)]."""
         return [self.embedding.weight]
 
     def embed(self, words):
-        """Word numbers (B, T) → vectors (B, T, d_model)."""
+        """Word ids (B, T) → vectors (B, T, d_model)."""
         x = self.word_scale * self.embedding(words)
         if self.positions:
             x = x + sinusoidal_positions(words.shape[1], x.shape[2], x.device)
         return self.dropout(x)
 
     def forward(self, words):
-        """Word numbers (B, T), 0 = padding → scores (B, 2)."""
+        """Word ids (B, T), 0 = padding → scores (B, 2)."""
         real = words != 0  # (B, T)
         h, _ = self.encoder(self.embed(words), mask=real[:, None, :])  # (B, T, d_model)
-        mean, largest = masked_pool(h, real).chunk(2, dim=1)  # (B, d_model) each
-        total = mean * real.sum(1, keepdim=True).sqrt()  # the sum over the words, / √T
-        return self.classify(self.dropout(torch.cat([total, largest], dim=1)))
+        return self.classify(self.dropout(masked_pool(h, real)))
 
 
 class WordConvolution(nn.Module):
-    """Look up each word and its neighbours, add, rectify, pool, two scores. No attention.
+    """Look up each word and its neighbours, add, rectify, pool, two scores. There is no attention in it.
 
     Convolutions over one-hot words, one of width 2 reach + 1 for each of `reaches`: each word has U numbers for itself
-    and U for each place beside it. Of all units the sum over the review, divided by √T, and the maximum go side by side
-    into a linear layer. Padding has no numbers. R. Johnson, T. Zhang (2015), Effective Use of Word Order for Text
-    Categorization with CNNs.
+    and U for each position beside it. The sum of each unit over the review, divided by √T, and its maximum go side by
+    side into a linear layer. Padding contributes nothing. R. Johnson, T. Zhang (2015), Effective Use of Word Order for
+    Text Categorization with CNNs.
     """
 
     def __init__(self, num_words, num_units, *, reaches=(1,), dropout=0.0):
@@ -74,40 +72,45 @@ class WordConvolution(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.classify = nn.Linear(2 * len(reaches) * num_units, 2)
 
-    def word_numbers(self):
+    def embedding_tables(self):
         """What is looked up for each word itself, not for its neighbours: (num_words, U) for each width."""
         return [t.weight.chunk(2 * reach + 1, dim=1)[reach] for t, reach in zip(self.tables, self.reaches)]
 
     def forward(self, words):
-        """Word numbers (B, T), 0 = padding → scores (B, 2)."""
+        """Word ids (B, T), 0 = padding → scores (B, 2)."""
         real, T, h = words != 0, words.shape[1], []
         for table, reach in zip(self.tables, self.reaches):
             padded = F.pad(table(words), (0, 0, reach, reach))  # (B, reach + T + reach, width · U)
             taps = padded.chunk(2 * reach + 1, dim=2)  # for the word before, itself, the word after
-            h.append(sum(tap[:, place : place + T] for place, tap in enumerate(taps)))  # (B, T, U)
-        h = F.relu(torch.cat(h, dim=2) + self.bias) * real[:, :, None]  # (B, T, units)
-        total = h.sum(1) / real.sum(1, keepdim=True).clamp(min=1).sqrt()
-        return self.classify(self.dropout(torch.cat([total, h.amax(1)], dim=1)))
+            h.append(sum(tap[:, shift : shift + T] for shift, tap in enumerate(taps)))  # (B, T, U)
+        h = F.relu(torch.cat(h, dim=2) + self.bias)  # (B, T, units)
+        return self.classify(self.dropout(masked_pool(h, real)))
 
 
-class LectureClassifier(ReviewClassifier):
-    """The lecture's model, rebuilt: every review filled up to `length` words, and padding is a word like any other.
+class LectureClassifier(nn.Module):
+    """The lecture's model, rebuilt: every review is filled up to `length` words, and padding is a word like any other.
 
-    It normalises the embedded words and pools by the maximum alone. From the published one (Alfredo Canziani,
-    github.com/Atcold/NYU-DLSP20, 15-transformer.ipynb) it differs in its first random numbers, in positions that are
-    not learned further, and in biases for queries, keys and values.
+    It normalises the embedded words and pools by the maximum alone. It differs from the published model (Alfredo
+    Canziani, github.com/Atcold/NYU-DLSP20, 15-transformer.ipynb) in its initial random numbers, in positions that are
+    not learned, and in having biases for queries, keys and values.
     """
 
     length = 200
 
     def __init__(self, num_words, d_model, num_heads, d_hidden, num_layers):
-        super().__init__(num_words, d_model, num_heads, d_hidden, num_layers)
-        nn.init.normal_(self.embedding.weight)
+        super().__init__()
+        self.embedding = nn.Embedding(num_words, d_model, padding_idx=0)
+        nn.init.normal_(self.embedding.weight)  # the row of padding, too
         self.norm = nn.LayerNorm(d_model)
+        self.encoder = Encoder(num_layers, d_model, num_heads, d_hidden)
         self.classify = nn.Linear(d_model, 2)
 
+    def embedding_tables(self):
+        """What is looked up for each word: [(num_words, d_model)]."""
+        return [self.embedding.weight]
+
     def forward(self, words):
-        """Word numbers (B, T), 0 = padding, T at most `length` → scores (B, 2)."""
+        """Word ids (B, T), 0 = padding, T at most `length` → scores (B, 2). ValueError for longer reviews."""
         if words.shape[1] > self.length:
             raise ValueError(f"a review of {words.shape[1]} words: this model reads {self.length}, so cut it before")
         x = self.embedding(F.pad(words, (0, self.length - words.shape[1])))

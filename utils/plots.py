@@ -31,7 +31,7 @@ def use_style():
     )
 
 
-def blocks(*parts, columns=()):
+def draw_matrices(*parts, columns=()):
     """Draw a formula of matrices, true to their shapes: each part is text, such as "=", or (matrix, name, colour).
 
     A matrix is a tensor of one dimension (drawn as a column) or two; the larger an entry beside the largest of its
@@ -158,7 +158,7 @@ MAP_ARROWS = (  # through points x, y, x, y, …
 )
 
 
-def the_whole(notebook):
+def transformer_map(notebook):
     """Draw the map of the Transformer: what `notebook` (a number) teaches in bold, what is still to come pale."""
     figure, axis = plt.subplots(figsize=(9, 5.4))
     for x, y, width, height, name, color in (

@@ -1,4 +1,4 @@
-"""Training a review classifier: batches, the five steps, what is kept. What is trained stands in `presets`."""
+"""Training a review classifier: batches, the five steps, progress that is kept. `presets` says what is trained."""
 
 import copy
 import math
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from utils import text
 from utils.checkpoints import Progress
-from utils.processes import Team
+from utils.processes import ProcessGroup
 
 
 def best_device():
@@ -40,18 +40,20 @@ def batches(packed, labels, rows, *, batch_size, max_tokens, generator=None):
         yield text.pad(packed, rows[chosen]), labels[rows[chosen]]
 
 
-def train_epoch(model, batches, optimizer, schedule):
-    """One pass over the batches in five steps. Returns mean loss and accuracy, while training."""
+def train_epoch(model, batches, optimizers, schedules):
+    """One pass over the batches, in five steps each. Returns the mean loss and accuracy during training."""
     model.train()
     totals = 0
     for words, labels in batches:
         with autocast(words.device):
             scores = model(words)  # ① forward
             loss = F.cross_entropy(scores, labels)  # ② loss
-        optimizer.zero_grad()  # ③ clear gradients
+        model.zero_grad()  # ③ clear gradients
         loss.backward()  # ④ backward
-        optimizer.step()  # ⑤ step
-        schedule.step()
+        for optimizer in optimizers:
+            optimizer.step()  # ⑤ step
+        for schedule in schedules:
+            schedule.step()
         right = (scores.argmax(1) == labels).sum()
         totals += torch.stack([loss.detach() * len(labels), right, right.new_tensor(len(labels))])
     loss, right, count = totals.tolist()
@@ -79,21 +81,6 @@ def evaluate(model, packed, labels, rows, *, max_tokens):
     return F.cross_entropy(scores, wanted).item(), (scores.argmax(1) == wanted).float().mean().item()
 
 
-class Together:
-    """Several optimizers, or several schedules, as one."""
-
-    def __init__(self, *parts):
-        self.parts = parts
-
-    def zero_grad(self):
-        for part in self.parts:
-            part.zero_grad()
-
-    def step(self):
-        for part in self.parts:
-            part.step()
-
-
 SCHEDULES = {
     "constant": lambda optimizer, steps: lr_scheduler.ConstantLR(optimizer, factor=1),
     "linear": lambda optimizer, steps: lr_scheduler.LambdaLR(
@@ -105,19 +92,19 @@ SCHEDULES = {
 }
 
 
-def optimize(model, steps, *, learning_rate, schedule="one-cycle", table_rate=None):
-    """AdamW; with `table_rate`, Adagrad at that rate for what is looked up. Returns optimizer and schedule.
+def optimize(model, steps, *, learning_rate, schedule="one-cycle", embedding_lr=None):
+    """AdamW; with `embedding_lr`, Adagrad at that rate for the embedding tables. Returns optimizers and schedules.
 
-    A rare word's row has a gradient now and then: Adagrad divides it by the root of what that entry has had so far
-    (Duchi et al., 2011), and leaves alone what has none.
+    A rare word's row has a gradient only now and then. Adagrad divides each gradient by the root of the sum of squares
+    of those before (Duchi et al., 2011), and leaves a row without a gradient as it is.
     """
-    looked_up = [part.weight for part in model.modules() if isinstance(part, nn.Embedding)] if table_rate else []
-    others = [parameter for parameter in model.parameters() if not any(parameter is table for table in looked_up)]
+    tables = [part.weight for part in model.modules() if isinstance(part, nn.Embedding)] if embedding_lr else []
+    others = [parameter for parameter in model.parameters() if not any(parameter is table for table in tables)]
     optimizers = [torch.optim.AdamW(others, lr=learning_rate, fused=True)]
-    if looked_up:
-        fused = looked_up[0].device.type == "cpu" or None  # elsewhere torch chooses
-        optimizers.append(torch.optim.Adagrad(looked_up, lr=table_rate, initial_accumulator_value=1e-6, fused=fused))
-    return Together(*optimizers), Together(*(SCHEDULES[schedule](optimizer, steps) for optimizer in optimizers))
+    if tables:
+        fused = tables[0].device.type == "cpu" or None  # on other devices PyTorch chooses
+        optimizers.append(torch.optim.Adagrad(tables, lr=embedding_lr, initial_accumulator_value=1e-6, fused=fused))
+    return optimizers, [SCHEDULES[schedule](optimizer, steps) for optimizer in optimizers]
 
 
 def fit(model, task, *, epochs, batch_size, max_tokens, word_dropout=0.0, threads=None, seed=0, keep=None, **rates):
@@ -126,40 +113,43 @@ def fit(model, task, *, epochs, batch_size, max_tokens, word_dropout=0.0, thread
     `rates` are those of `optimize`; each pass leaves out each word with probability `word_dropout`. `threads` is how
     many threads compute on a CPU; a small model is fastest with one. Returns the history, a list with one dict per
     finished epoch. Ctrl-C ends the training early and keeps what was learned. With `keep`, a path, each epoch is kept
-    there, and training goes on from it if it is there (`checkpoints.forget` deletes it). FloatingPointError where a
-    gradient is not finite. Under torchrun the processes share each batch.
+    there, and training goes on from it if it exists (`checkpoints.forget` deletes it). FloatingPointError if a gradient
+    is not finite. Under torchrun the processes share each batch.
     """
-    team = Team()
-    learner = team.learner(model)
-    torch.manual_seed(seed + team.rank)  # dropout of its own in each process
-    generator = torch.Generator().manual_seed(seed)  # the same order of reviews in all
+    group = ProcessGroup()
+    wrapped = group.wrap(model)
+    torch.manual_seed(seed + group.rank)  # each process has its own dropout
+    generator = torch.Generator().manual_seed(seed)  # and all have the same order of reviews
     device = next(model.parameters()).device
     words, labels = task.words.to(device), task.reviews.labels.to(device)
     steps = math.ceil(len(task.train_rows) / batch_size)
-    optimizer, schedule = optimize(model, epochs * steps, **rates)
+    optimizers, schedules = optimize(model, epochs * steps, **rates)
     sizes = {"batch_size": batch_size, "max_tokens": max_tokens}
-    settings = sizes | rates | {"epochs": epochs, "word_dropout": word_dropout, "seed": seed, "processes": team.size}
-    settings |= identity(model, task)
-    progress = keep and Progress(keep, team, [model, *optimizer.parts, *schedule.parts], generator, settings)
+    settings = sizes | rates | {"epochs": epochs, "word_dropout": word_dropout, "seed": seed, "processes": group.size}
+    settings |= fingerprint(model, task)
+    progress = keep and Progress(keep, group, [model, *optimizers, *schedules], generator, settings)
     history, best = progress.restore() if progress else ([], None)
-    shown = {"unit": " steps", "leave": False, "file": sys.stdout, "disable": team.rank > 0}
+    shown = {"unit": " steps", "leave": False, "file": sys.stdout, "disable": group.rank > 0}
     bar = tqdm(total=epochs * steps, initial=len(history) * steps, **shown)
     threads_before = torch.get_num_threads()
     torch.set_num_threads(threads or threads_before)
     try:
         for epoch in range(len(history) + 1, epochs + 1):
-            left = words.drop_words(word_dropout, generator)
-            shares = team.shares(batches(left, labels, task.train_rows, generator=generator, **sizes))
-            with remedies(epoch, keep, batch_size):
-                row = timed_epoch(learner, watched(shares, model, optimizer, bar), optimizer, schedule, team)
-                row = {"epoch": epoch} | row | validate(model, task, words, max_tokens)
-            if best_epoch([*history, row]) is row:
-                best = copy.deepcopy(model.state_dict())
+            shortened = words.drop_words(word_dropout, generator)
+            mine = group.shard(batches(shortened, labels, task.train_rows, generator=generator, **sizes))
+            with explained_failures(epoch, keep, batch_size):
+                began = time.perf_counter()
+                checked = check_gradients(mine, model, optimizers, bar)
+                loss, accuracy = group.mean(*train_epoch(wrapped, checked, optimizers, schedules))
+                row = {"epoch": epoch, "seconds": time.perf_counter() - began}
+                row |= {"train_loss": loss, "train_accuracy": accuracy} | validate(model, task, words, max_tokens)
             history.append(row)
+            if best_epoch(history) is row:
+                best = copy.deepcopy(model.state_dict())
             if progress:
                 progress.save(history, best)
-            if team.rank == 0:
-                bar.write(f"epoch {epoch}/{epochs}: {described(row)}", file=sys.stdout)
+            if group.rank == 0:
+                bar.write(f"epoch {epoch}/{epochs}: {format_epoch(row)}", file=sys.stdout)
     except KeyboardInterrupt:
         bar.write(f"stopped in epoch {len(history) + 1}: what was learned is kept", file=sys.stdout)
     finally:
@@ -171,8 +161,8 @@ def fit(model, task, *, epochs, batch_size, max_tokens, word_dropout=0.0, thread
 
 
 @contextmanager
-def remedies(epoch, keep, batch_size):
-    """What to do about a loss that is not finite, and about a GPU's memory that is full."""
+def explained_failures(epoch, keep, batch_size):
+    """Adds what to do to the error about a gradient that is not finite, and to that about a GPU's full memory."""
     try:
         yield
     except FloatingPointError as problem:
@@ -182,22 +172,15 @@ def remedies(epoch, keep, batch_size):
         raise torch.OutOfMemoryError(f"the GPU's memory is full: try batch_size={max(1, batch_size // 2)}") from None
 
 
-def timed_epoch(learner, batches, optimizer, schedule, team):
-    """`train_epoch` as entries of a history, means over all processes' reviews."""
-    began = time.perf_counter()
-    loss, accuracy = team.mean(*train_epoch(learner, batches, optimizer, schedule))
-    return {"seconds": time.perf_counter() - began, "train_loss": loss, "train_accuracy": accuracy}
+def check_gradients(batches, model, optimizers, bar):
+    """Yield the batches; after each training step, move the bar and look at the gradients of all parameters.
 
-
-def watched(batches, model, optimizer, bar):
-    """The batches; after each step the bar moves. FloatingPointError where a gradient of any parameter is not finite.
-
-    On a CPU it is found after that step. On a GPU it is looked for after the last step only, where `train_epoch` waits
-    for the GPU anyway. Gradients are the same in all processes, so all of them stop.
+    FloatingPointError if one is not finite: on a CPU after that step, on a GPU after the last step of the epoch, when
+    `train_epoch` waits for the GPU anyway. Gradients are the same in all processes, so all of them stop.
     """
     largest = torch.zeros((), device=next(model.parameters()).device)
-    for step, batch in enumerate(batches, 1):  # noqa: B007  told below
-        rates = ", ".join(f"{part.param_groups[0]['lr']:.2g}" for part in optimizer.parts)
+    for step, batch in enumerate(batches, 1):  # noqa: B007  used below
+        rates = ", ".join(f"{optimizer.param_groups[0]['lr']:.2g}" for optimizer in optimizers)
         yield batch
         bar.update()
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
@@ -208,14 +191,14 @@ def watched(batches, model, optimizer, bar):
         raise FloatingPointError(f"a gradient is not finite: rate {rates}, step {step}")
 
 
-def identity(model, task):
-    """What tells this training's model from another, and its task: the numbers they are made of."""
-    numbers = [
+def fingerprint(model, task):
+    """What tells this model and this task from others: its structure with all settings, and the task's sizes."""
+    settings = [
         [x for name, x in vars(part).items() if isinstance(x, (int, float)) and name != "training"]
         for part in model.modules()
     ]
     sizes = [len(task.train_rows), len(task.vocabulary), int(task.words.ids.sum())]
-    return {"model": f"{model} {numbers}", "task": sizes}
+    return {"model": f"{model} {settings}", "task": sizes}
 
 
 def validate(model, task, words, max_tokens):
@@ -229,13 +212,15 @@ def validate(model, task, words, max_tokens):
 
 
 def best_epoch(history):
-    """The entry with the highest accuracy on validation by film, the first of equals; the last without validation."""
-    return max(history, key=lambda row: row.get("film_accuracy", row["epoch"]))
+    """The epoch with the highest accuracy on validation by film, the first of equals; without validation, the last."""
+    if "film_accuracy" not in history[-1]:
+        return history[-1]
+    return max(history, key=lambda row: row["film_accuracy"])
 
 
-def described(row):
-    """An entry of a history in one line."""
-    said = f"training {row['train_accuracy']:.3f}"
+def format_epoch(row):
+    """An epoch of a history in one line."""
+    line = f"training {row['train_accuracy']:.3f}"
     for name, key in (("validation by film", "film_accuracy"), ("random validation", "random_accuracy")):
-        said += f", {name} {row[key]:.3f}" if key in row else ""
-    return f"{said}; {row['seconds']:.1f} s"
+        line += f", {name} {row[key]:.3f}" if key in row else ""
+    return f"{line}; {row['seconds']:.1f} s"

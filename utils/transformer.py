@@ -73,24 +73,24 @@ class Encoder(nn.Module):
         return self.norm(x), maps
 
 
-class Cache:
-    """What a decoder layer keeps between calls: keys and values of its own elements so far, and of the memory."""
+class KVCache:
+    """The keys and values that a decoder layer has computed: for its own elements so far, and for the memory."""
 
     def __init__(self):
         self.length = 0  # own elements so far
-        self.own = self.memory = None  # keys and values, each (B, H, T, d / H)
+        self.self_kv = self.cross_kv = None  # a pair each, of (B, H, T, d / H)
 
-    def add(self, k, v):
-        """Keys and values of all own elements, with these new ones at the end."""
+    def extend(self, k, v):
+        """Append the keys and values of new elements; returns those of all elements so far."""
         if self.length:
-            k, v = (torch.cat(pair, dim=2) for pair in zip(self.own, (k, v)))
-        self.own, self.length = (k, v), k.shape[2]
+            k, v = (torch.cat(pair, dim=2) for pair in zip(self.self_kv, (k, v)))
+        self.self_kv, self.length = (k, v), k.shape[2]
         return k, v
 
-    def choose(self, rows):
-        """Go on with these rows of the batch."""
+    def reorder(self, rows):
+        """Keep these rows of the batch, in this order."""
         if self.length:
-            self.own, self.memory = ([part[rows] for part in pair] for pair in (self.own, self.memory))
+            self.self_kv, self.cross_kv = ([part[rows] for part in pair] for pair in (self.self_kv, self.cross_kv))
 
 
 class DecoderLayer(nn.Module):
@@ -116,29 +116,28 @@ class DecoderLayer(nn.Module):
     def forward(self, x, memory, *, mask=None, memory_mask=None, need_weights=False, cache=None):
         """x (B, T, d_model), memory (B, T_k, d_model) → h of x's shape, weights on the memory (B, H, T, T_k) or None.
 
-        `mask` is for x's own elements, broadcastable to (B, T, T), `memory_mask` to (B, T, T_k). With a `Cache` x
-        is only what is new since the last call, and `mask` has columns for what came before, too.
+        `mask` is for x's own elements, broadcastable to (B, T, T), `memory_mask` to (B, T, T_k). With a `KVCache`, x
+        holds only what is new since the last call, and `mask` has columns for what came before as well.
         """
-        cache = Cache() if cache is None else cache
         if self.norm_first:
-            x = x + self.dropout(self.look_back(self.norm1(x), mask, cache))
-            h, a = self.look_across(self.norm2(x), memory, memory_mask, need_weights, cache)
+            x = x + self.dropout(self.self_attend(self.norm1(x), mask, cache))
+            h, a = self.cross_attend(self.norm2(x), memory, memory_mask, need_weights, cache)
             x = x + self.dropout(h)
             return x + self.dropout(self.mlp(self.norm3(x))), a
-        x = self.norm1(x + self.dropout(self.look_back(x, mask, cache)))
-        h, a = self.look_across(x, memory, memory_mask, need_weights, cache)
+        x = self.norm1(x + self.dropout(self.self_attend(x, mask, cache)))
+        h, a = self.cross_attend(x, memory, memory_mask, need_weights, cache)
         x = self.norm2(x + self.dropout(h))
         return self.norm3(x + self.dropout(self.mlp(x))), a
 
-    def look_back(self, x, mask, cache):
-        q, k, v = self.attention.project(x, 0, 3)
-        k, v = cache.add(k, v)
-        return self.attention.mix(q, k, v, mask=mask)[0]
+    def self_attend(self, x, mask, cache):
+        kv = cache and cache.extend(*self.attention.project_kv(x, x))
+        return self.attention(x, kv=kv, mask=mask)[0]
 
-    def look_across(self, x, memory, mask, need_weights, cache):
-        cache.memory = cache.memory or self.cross_attention.project(memory, 1, 3)
-        [q], [k, v] = self.cross_attention.project(x, 0, 1), cache.memory
-        return self.cross_attention.mix(q, k, v, mask=mask, need_weights=need_weights)
+    def cross_attend(self, x, memory, mask, need_weights, cache):
+        if cache:
+            cache.cross_kv = cache.cross_kv or self.cross_attention.project_kv(memory, memory)
+        kv = cache and cache.cross_kv
+        return self.cross_attention(x, memory, kv=kv, mask=mask, need_weights=need_weights)
 
 
 class Decoder(nn.Module):
@@ -153,7 +152,7 @@ class Decoder(nn.Module):
         self.norm = nn.LayerNorm(d_model) if norm_first else nn.Identity()
 
     def forward(self, x, memory, *, caches=None, **options):
-        """As `DecoderLayer.forward`, with a cache for each layer; returns h and the list of each layer's weights."""
+        """As `DecoderLayer.forward`, with one cache per layer; returns h and the list of each layer's weights."""
         maps = []
         for layer, cache in zip(self.layers, caches or [None] * len(self.layers), strict=True):
             x, a = layer(x, memory, cache=cache, **options)
@@ -162,11 +161,12 @@ class Decoder(nn.Module):
 
 
 def masked_pool(h, mask):
-    """The mean and the largest entry over each set's real elements, side by side: h (B, T, d), mask (B, T) → (B, 2d).
+    """Sum / √T and maximum over each set's T real elements, side by side: h (B, T, d), mask (B, T) → (B, 2d).
 
-    An empty set gives zeros.
+    A mean forgets how many elements agree, and a sum grows with T alone; dividing by √T lies between the two. An empty
+    set gives zeros.
     """
     outside = ~mask[:, :, None]  # (B, T, 1)
-    mean = h.masked_fill(outside, 0.0).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+    total = h.masked_fill(outside, 0.0).sum(1) / mask.sum(1, keepdim=True).clamp(min=1).sqrt()
     largest = h.masked_fill(outside, torch.finfo(h.dtype).min).amax(1)
-    return torch.cat([mean, largest.masked_fill(~mask.any(1, keepdim=True), 0.0)], dim=-1)  # (B, 2d)
+    return torch.cat([total, largest.masked_fill(~mask.any(1, keepdim=True), 0.0)], dim=-1)  # (B, 2d)

@@ -1,37 +1,49 @@
-"""What is wrong with a command, or asked about it, said before anything is installed. Standard library only."""
+"""The arguments of each verb, and what is wrong with them, said before anything is installed. Standard library only."""
 
-import ast
+import argparse
 import os
 import re
 from pathlib import Path
 
 from utils.cli import environment
+from utils.presets import PRESETS, VARIANTS
 
 FOLDER = environment.ROOT / "notebooks"
+REPOSITORY = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,38})/[A-Za-z0-9._-]{1,100}"
 
 
-def problem(verb, arguments):
-    """Why `verb` cannot be done with `arguments`, with the remedy; None if it can, as far as can be seen from here."""
-    check = {"lab": lab, "run": run, "publish": publish, "train": train}.get(verb)
-    return check and check(arguments)
+def parse(verb, meaning, argv):
+    """What `argv` asks of `verb`: a Namespace, or `argv` itself for verbs that pass it on.
+
+    Exits with code 0 after --help, and with code 2 and the remedy if something is wrong.
+    """
+    parser = argparse.ArgumentParser(prog=f"python3 -m utils {verb}", description=meaning)
+    if verb in CHECKS:
+        if {"-h", "--help"} & {*argv}:
+            print(f"usage: python3 -m utils {verb} ...\n\n{meaning}")
+            parser.exit()
+        if problem := CHECKS[verb](argv):
+            parser.exit(2, problem + "\n")
+        return argv
+    PARSERS.get(verb, lambda parser: None)(parser)
+    args = parser.parse_args(argv)
+    if problem := PROBLEMS.get(verb, lambda args: None)(args):
+        parser.error(problem)
+    return args
 
 
-def lab(arguments):
-    if hasattr(os, "geteuid") and os.geteuid() == 0 and "--allow-root" not in arguments:
+def lab(argv):
+    if hasattr(os, "geteuid") and os.geteuid() == 0 and "--allow-root" not in argv:
         return "JupyterLab does not start as root: start it as an ordinary user, or in a container with --allow-root."
 
 
-def run(arguments):
-    paths = [Path(name) for name in arguments if not name.startswith("-")]
+def run(argv):
+    paths = [Path(name) for name in argv if not name.startswith("-")]
     for path in paths:
         if not path.is_file():
             likely = [*FOLDER.glob(f"{path.name[:2]}*.ipynb"), *sorted(FOLDER.glob("*.ipynb"))][0]
             return f"{path} is no notebook: name one by its path, as in notebooks/{likely.name}, or none to run all."
     return unwritable({path.parent for path in paths} or {FOLDER})
-
-
-def publish(arguments):
-    return unwritable({FOLDER})
 
 
 def unwritable(folders):
@@ -40,20 +52,53 @@ def unwritable(folders):
             return f"{folder} cannot be written, so nothing can be stored: make a copy that is yours, and start there."
 
 
-def train(arguments):
-    found = re.search("--preset[= ]([^ ]*)", " ".join(arguments))
-    if found and found[1] not in presets():
-        return f"There is no preset {found[1]!r}: choose from {', '.join(presets())}."
+def train(parser):
+    parser.add_argument("--preset", choices=PRESETS, default="encoder", help="model and settings (encoder)")
+    parser.add_argument("--epochs", type=int, help="passes over the training reviews (as the preset says)")
+    parser.add_argument("--seed", type=int, nargs="+", default=[0], help="one training for each (0)")
+    parser.add_argument("--all", action="store_true", help="train on all training reviews, without validation")
+    parser.add_argument("--out", type=Path, help="the checkpoint's file (data/checkpoints/PRESET-….pt)")
+    parser.add_argument("--resume", action="store_true", help="continue a training that was interrupted")
+    parser.add_argument("--record", action="store_true", help="write the results to data/results.tsv")
 
 
-def presets():
-    """The names of all presets; read, because importing them takes torch."""
-    tree = ast.parse((environment.ROOT / "utils" / "presets.py").read_text("utf8"))
-    [table] = [node.value for node in tree.body if isinstance(node, ast.Assign) and node.targets[0].id == "PRESETS"]
-    return [key.value for key in table.keys]
+def train_problem(args):
+    if not all(0 <= seed < 2**63 for seed in args.seed):
+        return "--seed takes numbers from 0 to 2^63 - 1"
+    if args.epochs is not None and args.epochs < 1:
+        return f"--epochs {args.epochs}: at least one pass is needed"
+    if args.out and len(args.seed) > 1:
+        return "--out is one file, and several seeds leave several checkpoints: leave out --out"
 
 
-def options(module):
-    """What a verb's `--help` says of its options; read from its source, because importing it may take torch."""
-    source = (environment.ROOT / "utils" / "cli" / f"{module}.py").read_text("utf8")
-    return re.findall(r'add_argument\(\s*"([\w-]+)".*?help=f?"(.*?)"', source)
+def compare(parser):
+    names = ["lecture", "encoder", "convolution", *VARIANTS]
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one or more of: {', '.join(map(repr, names))}")
+    parser.add_argument("--seed", type=int, nargs="+", default=list(range(5)), help="(0 1 2 3 4)")
+    parser.set_defaults(known=names)
+
+
+def compare_problem(args):
+    if unknown := set(args.names) - set(args.known):
+        return f"nothing is called {', '.join(unknown)}: choose from {', '.join(map(repr, args.known))}"
+
+
+def publish(parser):
+    parser.add_argument("repository", nargs="?", metavar="OWNER/REPOSITORY", help="on github.com")
+    parser.add_argument("--branch", default="main", help="(main)")
+    parser.add_argument("--none", action="store_true", help="remove the address and the badges")
+
+
+def publish_problem(args):
+    if args.none == bool(args.repository):
+        return "give OWNER/REPOSITORY, or --none"
+    if args.repository and not re.fullmatch(REPOSITORY, args.repository):
+        return f"{args.repository!r} is not OWNER/REPOSITORY, as in octocat/attention"
+    if not re.fullmatch(r"[\w./-]+", args.branch):
+        return f"{args.branch!r} is no branch"
+    return unwritable({FOLDER})
+
+
+CHECKS = {"lab": lab, "run": run, "test": lambda argv: None}  # their arguments are passed on
+PARSERS = {"train": train, "compare": compare, "publish": publish}
+PROBLEMS = {"train": train_problem, "compare": compare_problem, "publish": publish_problem}

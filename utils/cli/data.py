@@ -1,14 +1,10 @@
-"""`python3 -m utils data`: fetch and check IMDB ahead of a class."""
-
-import argparse
+"""`python3 -m utils data`: fetch and check IMDB before a class."""
 
 from utils import datasets
 
 
-def main(argv):
+def main(args):
     """Fetch IMDB, or read the archive named by IMDB_ARCHIVE, and check it; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python3 -m utils data", description=main.__doc__)
-    parser.parse_args(argv)
     try:
         train, test = datasets.load("imdb")
     except (datasets.ImdbUnavailable, datasets.ImdbDamaged) as problem:

@@ -36,11 +36,8 @@ for name in sys.argv[1:]:
 """
 
 
-def main(argv):
-    """Ten lines; returns 1 if one of them is a problem, and 0 else."""
-    if argv:
-        print("usage: python3 -m utils doctor")
-        return 2
+def main(args):
+    """Print ten lines; returns 1 if one of them is a problem, otherwise 0."""
     python = sys.executable if not environment.lacking(environment.NOTEBOOKS) else str(environment.venv_python())
     problems = 0
     for name, found, remedy in findings(python):

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = ROOT / "requirements.txt"  # what a reader needs
 TEST_REQUIREMENTS = ROOT / "utils" / "tests" / "requirements.txt"  # and what tests, pages and `run` need beside it
 VENV = ROOT / ".venv"
-WITHOUT_CUDA, WITH_CUDA = "250 MB to download, 1.2 GB on the disk", "3.2 GB to download, 5.7 GB on the disk"  # measured
+WITHOUT_CUDA, WITH_CUDA = "300 MB to download, 1.3 GB on the disk", "3.2 GB to download, 5.8 GB on the disk"  # measured
 CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
 
 # What a Python must have to be used as it is: usable versions (from, below), not the exact pins.

@@ -17,8 +17,9 @@ from nbclient.output_widget import OutputWidget
 from PIL import Image
 
 from utils.cli import environment
+from utils.cli.homes import bring_home
 from utils.cli.stored import METADATA, source_sha256
-from utils.files import written_atomically
+from utils.files import atomic_write
 
 FOLDER = environment.ROOT / "notebooks"
 TESTS = environment.ROOT / "utils" / "tests"
@@ -117,6 +118,8 @@ def run(arguments):
         changed = force or comparable(book) != comparable(nbformat.read(path, as_version=4))
         if changed:
             write(book, path)
+        for name in bring_home(book, path.stem) if path.parent == FOLDER else ():
+            print(f"  {name} is now as this notebook has it")
         print(f"  {'stored' if changed else 'unchanged'} after {time.perf_counter() - start:.0f} s", flush=True)
     return 0
 
@@ -222,5 +225,5 @@ def comparable(book):
 
 def write(book, path):
     """Write `book` to `path`, all or nothing."""
-    with written_atomically(path) as file:
+    with atomic_write(path) as file:
         file.write(nbformat.writes(book) + "\n")

@@ -1,32 +1,19 @@
 """`python3 -m utils publish OWNER/REPOSITORY`: the address of these notebooks, wherever it stands, or nowhere."""
 
-import argparse
 import re
 from urllib.parse import quote
 
 import nbformat
 
 from utils.cli import environment, notebooks
-from utils.files import written_atomically
+from utils.files import atomic_write
 
 README = environment.ROOT / "README.md"
-NAME = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,38})/[A-Za-z0-9._-]{1,100}"
 BADGES = re.compile(r"(\[!\[Open in \w+\]\([^)]*\)\]\([^)]*\)\s+)+")
 
 
-def main(argv):
-    """Write badges and bootstrap cells of all notebooks, and README's badges and address; --none takes them back."""
-    parser = argparse.ArgumentParser(prog="python3 -m utils publish", description=main.__doc__)
-    parser.add_argument("repository", nargs="?", metavar="OWNER/REPOSITORY", help="on github.com")
-    parser.add_argument("--branch", default="main", help="(main)")
-    parser.add_argument("--none", action="store_true", help="no address, no badge")
-    args = parser.parse_args(argv)
-    if args.none == bool(args.repository):
-        parser.error("give OWNER/REPOSITORY, or --none")
-    if args.repository and not re.fullmatch(NAME, args.repository):
-        parser.error(f"{args.repository!r} is not OWNER/REPOSITORY, as in octocat/attention")
-    if not re.fullmatch(r"[\w./-]+", args.branch):
-        parser.error(f"{args.branch!r} is no branch")
+def main(args):
+    """Write badges and bootstrap cells of all notebooks, and README's badges and address; --none removes them."""
     for path in notebooks.notebook_paths():
         book = nbformat.read(path, as_version=4)
         [first] = [cell for cell in book.cells if "bootstrap" in cell.metadata.get("tags", [])]
@@ -36,7 +23,7 @@ def main(argv):
     text = badged(README.read_text("utf8"), args.repository, args.branch, notebooks.notebook_paths()[0].name)
     address = f"https://github.com/{args.repository}" if args.repository else "ADDRESS"
     text = re.sub(r"git clone \S+", f"git clone {address}", text)
-    with written_atomically(README) as file:
+    with atomic_write(README) as file:
         file.write(text)
     print(f"{len(notebooks.notebook_paths())} notebooks and {README.name}: {args.repository or 'no address'}")
     return 0

@@ -5,7 +5,6 @@ elsewhere. Formulas become MathML, which today's browsers draw by themselves: no
 and read aloud.
 """
 
-import argparse
 import ast
 import base64
 import io
@@ -39,9 +38,8 @@ SLIDER = "ipywidgets.interact("
 TYPED = ("06_decoder", "07_imdb")  # their widgets are boxes for any text: nothing to draw ahead
 
 
-def main(argv):
-    """Build static pages of all notebooks in .site; those of before stay until the new ones are whole."""
-    argparse.ArgumentParser(prog="python3 -m utils site", description=main.__doc__).parse_args(argv)
+def main(args):
+    """Build static pages of all notebooks in .site; the old ones stay until the new ones are complete."""
     start = time.perf_counter()
     new, old = (SITE.with_name(f"{SITE.name}.{kind}") for kind in ("part", "old"))
     for folder in (new, old):

@@ -1,38 +1,41 @@
 """`python3 -m utils train`: one training for each preset and seed, and one look at the test set after each."""
 
-import argparse
 import contextlib
 import os
 import re
 import signal
 import sys
 import tempfile
-from pathlib import Path
 
 import torch
 from torch import distributed
 
-from utils import checkpoints, datasets, presets, text, training
-from utils.files import Damaged, read_table, write_table
-from utils.processes import Team
+from utils import checkpoints, datasets, tasks, text, training
+from utils.files import CorruptFileError, read_table, write_table
+from utils.presets import PRESETS
+from utils.processes import ProcessGroup
 
 RESULTS = datasets.DATA / "results.tsv"
 CHECKPOINTS = datasets.DATA / "checkpoints"
-KNOWN = (
-    *(datasets.ImdbUnavailable, datasets.ImdbDamaged, checkpoints.CannotGoOn),
-    *(FloatingPointError, torch.OutOfMemoryError, Damaged),
+EXPECTED_ERRORS = (  # each says what happened and what to do
+    datasets.ImdbUnavailable,
+    datasets.ImdbDamaged,
+    checkpoints.ResumeError,
+    CorruptFileError,
+    FloatingPointError,
+    torch.OutOfMemoryError,
 )
-KEY = ("preset", "reviews", "seed")  # what tells the rows of results.tsv apart
+KEY = ("preset", "reviews", "seed")  # of results.tsv
 
 
 def learn(preset, seed, *, hold_out=True, keep=None):
-    """Train as the dict `preset` says. Returns the task, the model, the history, and a row of figures, not of the test.
+    """Train as the dict `preset` says. Returns the task, the model, the history, and a row of results without the test.
 
-    The row is None if the training was interrupted. `keep` is that of `training.fit`.
+    The row is None if the training was interrupted. `keep` is passed to `training.fit`.
     """
     device, settings = training.best_device(), preset["fit"]
-    task = presets.prepare(**preset["task"], hold_out=hold_out)
-    model = presets.build(preset, task, seed).to(device)
+    task = tasks.prepare(**preset["task"], hold_out=hold_out)
+    model = tasks.build(preset, task, seed).to(device)
     history = training.fit(model, task, **settings, seed=seed, keep=keep)
     if len(history) < settings["epochs"]:
         return task, model, history, None
@@ -45,7 +48,7 @@ def learn(preset, seed, *, hold_out=True, keep=None):
 
 
 def percent(accuracy):
-    """An accuracy as it stands in a table: "" for None."""
+    """An accuracy as tables have it: "" for None."""
     return "" if accuracy is None else f"{accuracy:.4f}"
 
 
@@ -56,17 +59,17 @@ def scrambled(model, task, max_tokens):
 
 
 def measure(name, seed, *, epochs=None, hold_out=True, out=None, to_record=False):
-    """Train preset `name`, look at the test set once, keep a checkpoint; returns that accuracy, None if interrupted.
+    """Train preset `name`, measure it once on the test set, keep a checkpoint. Returns the test accuracy.
 
-    It goes on from the training on its way beside the checkpoint, if there is one; that is deleted when all is kept. A
-    training that was interrupted never takes the name of one that was not.
+    If progress was kept beside the checkpoint, the training continues from there; it is deleted when the checkpoint is
+    written. An interrupted training returns None and leaves a checkpoint with a name of its own.
     """
-    preset = presets.PRESETS[name]
+    preset = PRESETS[name]
     if epochs:
         preset = preset | {"fit": preset["fit"] | {"epochs": epochs}}
-    out = out or checkpoint(name, seed, hold_out)
-    task, model, history, row = learn(preset, seed, hold_out=hold_out, keep=on_its_way(out))
-    first = Team().rank == 0  # under torchrun the first process writes
+    out = out or checkpoint_path(name, seed, hold_out)
+    task, model, history, row = learn(preset, seed, hold_out=hold_out, keep=progress_path(out))
+    first = ProcessGroup().rank == 0  # under torchrun the first process writes
     if row is None:
         if first and history:
             keep_checkpoint(out.with_name(f"{out.stem}-interrupted.pt"), model, preset, task, history)
@@ -85,35 +88,35 @@ def measure(name, seed, *, epochs=None, hold_out=True, out=None, to_record=False
     )
     if first:
         if keep_checkpoint(out, model, preset, task, history):
-            checkpoints.forget(on_its_way(out))
+            checkpoints.forget(progress_path(out))
         if to_record:
             record({"preset": name} | row, RESULTS, KEY)
     return test
 
 
-def checkpoint(name, seed, hold_out=True):
-    """Where the checkpoint of such a training goes."""
+def checkpoint_path(name, seed, hold_out=True):
+    """The file of the checkpoint of such a training."""
     return CHECKPOINTS / f"{name}{'' if hold_out else '-all'}-{seed}.pt"
 
 
-def on_its_way(out):
-    """Where the training that will end in the checkpoint `out` is kept until then."""
-    return out.with_name(f"{out.stem}-on-its-way.pt")
+def progress_path(out):
+    """Where the progress of a training is kept until its checkpoint `out` is written."""
+    return out.with_name(f"{out.stem}-in-progress.pt")
 
 
 def keep_checkpoint(path, model, preset, task, history):
-    """Write it and say so; where it cannot be written, say that, and lose nothing else. Returns whether it was."""
+    """Write a checkpoint and say so; if that is impossible, say why. Returns whether it was written."""
     try:
         checkpoints.save(path, model, preset["model"], task.vocabulary, history)
-    except (OSError, RuntimeError) as problem:  # a full disk is a RuntimeError of torch's
-        print(f"No checkpoint, for {path} could not be written: {problem}")
+    except (OSError, RuntimeError) as problem:  # PyTorch raises RuntimeError if the disk is full
+        print(f"No checkpoint, because {path} could not be written: {problem}")
         return False
     print(f"checkpoint: {path}")
     return True
 
 
 def record(row, path, key):
-    """Put `row`, a dict, into the table at `path`, in place of one with the same `key`."""
+    """Write `row`, a dict, into the table at `path`; it replaces a row with the same `key`."""
     rows = [{name: str(value) for name, value in row.items()}]
     rows += [old for old in read_table(path) if any(old[name] != rows[0][name] for name in key)]
     write_table(
@@ -121,32 +124,18 @@ def record(row, path, key):
     )
 
 
-def main(argv):
-    """Train a review classifier and measure it once on the test reviews; under torchrun, in several processes."""
-    parser = argparse.ArgumentParser(prog="python3 -m utils train", description=main.__doc__)
-    parser.add_argument("--preset", choices=presets.PRESETS, default="encoder", help="model and settings (encoder)")
-    parser.add_argument("--epochs", type=int, help="passes over the training reviews (as the preset says)")
-    parser.add_argument("--seed", type=int, nargs="+", default=[0], help="one training for each (0)")
-    parser.add_argument("--all", action="store_true", help="train on all training reviews, with no validation")
-    parser.add_argument("--out", type=Path, help="the checkpoint's file (data/checkpoints/PRESET-….pt)")
-    parser.add_argument("--resume", action="store_true", help="go on with a training that was stopped")
-    parser.add_argument("--record", action="store_true", help="keep the figures in data/results.tsv")
-    args = parser.parse_args(argv)
-    if not all(0 <= seed < 2**63 for seed in args.seed):
-        parser.error("--seed takes numbers from 0 to 2^63 - 1")
-    if args.epochs is not None and args.epochs < 1:
-        parser.error(f"--epochs {args.epochs}: one pass is the least")
-    if args.out and len(args.seed) > 1:
-        parser.error("--out is one file, and several seeds leave several checkpoints: leave out --out")
+def main(args):
+    """Train one classifier per seed and measure each once on the test reviews; under torchrun, in several processes."""
     if problem := unwritable(args.out or CHECKPOINTS / "any.pt"):
-        parser.error(f"{problem}: name another file with --out")
-    return attempt(train_seeds, args)
+        print(f"{problem}: name another file with --out", file=sys.stderr)
+        return 2
+    return run_guarded(train_seeds, args)
 
 
-def attempt(work, *arguments):
-    """Do `work` and return its exit code; of a failure that is known, say what it is and what to do.
+def run_guarded(work, *arguments):
+    """Do `work` and return its exit code. An expected error becomes a message that says what to do, and exit code 1.
 
-    Under torchrun only the first process speaks, and of a failure only the first that notices it.
+    Under torchrun only the first process prints, and of a failure only the first process that notices it.
     """
     store, rank = None, 0
     before = signal.signal(signal.SIGTERM, interrupt)  # as Ctrl-C
@@ -162,23 +151,27 @@ def attempt(work, *arguments):
         if store:
             distributed.destroy_process_group()
         return code
-    except KNOWN as problem:
-        said = problem
+    except EXPECTED_ERRORS as problem:
+        message = problem
     except (RuntimeError, KeyboardInterrupt) as problem:
-        # torchrun's SIGTERM may come while the loss is on its way to here.
+        # torchrun's SIGTERM may arrive while the loss of a process is being reported.
         lost = problem.__context__ if isinstance(problem, KeyboardInterrupt) else problem
         if not (store and isinstance(lost, RuntimeError) and re.search("gloo|NCCL", str(lost))):
             raise
-        said = "A process of this training was lost: the same command with --resume goes on after the last whole epoch."
+        message = "A process was lost: the same command with --resume continues after the last whole epoch."
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN if store else before)  # torchrun sends one while we speak
+        signal.signal(signal.SIGTERM, signal.SIG_IGN if store else before)  # torchrun sends one while we print
     if store is None or store.add("said", 1) == 1:
-        print(said, flush=True)
+        print(message, flush=True)
     return 1
 
 
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
 def unwritable(path):
-    """Why no file can be written to `path`, None if it can."""
+    """Why no file can be written to `path`; None if it can."""
     if path.exists() and not path.is_file():
         return f"{path} is no file"
     try:
@@ -189,17 +182,13 @@ def unwritable(path):
         return str(problem)
 
 
-def interrupt(*_):
-    raise KeyboardInterrupt
-
-
 def train_seeds(args):
-    """One training for each seed; returns the exit code."""
+    """One training per seed; returns the exit code."""
     if distributed.is_initialized():
-        first = int(os.environ["LOCAL_RANK"]) == 0  # on each machine it fetches and tokenises, then all read
+        first = int(os.environ["LOCAL_RANK"]) == 0  # on each machine one process fetches and tokenises, then all read
         if not first:
             distributed.barrier()
-        presets.prepare(**presets.PRESETS[args.preset]["task"])
+        tasks.prepare(**PRESETS[args.preset]["task"])
         if first:
             distributed.barrier()
     accuracies = []
@@ -214,16 +203,19 @@ def train_seeds(args):
 
 
 def seeds_left(args):
-    """Those to train: with --resume from the one on, of which a training on its way is kept. CannotGoOn without one."""
-    seeds, team = args.seed, Team()
-    if team.rank == 0:
-        paths = [on_its_way(args.out or checkpoint(args.preset, seed, not args.all)) for seed in args.seed]
+    """The seeds to train: with --resume, from the first one on whose progress is kept.
+
+    ResumeError if --resume finds no progress, or if there is progress that a new training would overwrite.
+    """
+    seeds, group = args.seed, ProcessGroup()
+    if group.rank == 0:
+        paths = [progress_path(args.out or checkpoint_path(args.preset, seed, not args.all)) for seed in seeds]
         kept = [i for i, path in enumerate(paths) if path.exists()]
         if args.resume and not kept:
-            raise checkpoints.CannotGoOn(f"there is no {paths[0]} to go on from: leave out --resume to begin")
+            raise checkpoints.ResumeError(f"there is no {paths[0]} to continue from: leave out --resume to begin")
         if kept and not args.resume:
-            raise checkpoints.CannotGoOn(
-                f"{paths[kept[0]]} is a training that was stopped: go on with --resume, or delete it to begin anew"
+            raise checkpoints.ResumeError(
+                f"{paths[kept[0]]} is an interrupted training: continue with --resume, or delete it to begin anew"
             )
-        seeds = args.seed[kept[0] :] if kept else args.seed
-    return team.from_first(seeds)
+        seeds = seeds[kept[0] :] if kept else seeds
+    return group.broadcast(seeds)

@@ -11,10 +11,17 @@ import torch
 from hypothesis import configuration, settings
 from xdist.scheduler import LoadFileScheduling
 
-from utils import presets
+from utils import tasks
+from utils.__main__ import main
 from utils.cli import environment
+from utils.presets import PRESETS
 
 NOTICES = pytest.StashKey[list]()
+
+
+def command(verb, line):
+    """What `python3 -m utils VERB …` does and returns, in this process."""
+    return main([verb, *line])
 
 
 def pytest_addoption(parser):
@@ -86,8 +93,8 @@ def notices(request):
 def task(tmp_path_factory):
     """The toy reviews as numbers."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(presets, "CACHE", tmp_path_factory.mktemp("cache"))
-        return presets.prepare(**presets.PRESETS["toy"]["task"])
+        patch.setattr(tasks, "CACHE", tmp_path_factory.mktemp("cache"))
+        return tasks.prepare(**PRESETS["toy"]["task"])
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import nbformat
 from utils import transformer
 from utils.cli import notebooks
 
-NAMES = ("new_table", "PlainTranslator", "Translator", "as_numbers", "write", "beam_search")
+NAMES = ("new_table", "PlainTranslator", "Translator", "to_ids", "write", "beam_search")
 PAD, START, END = range(3)
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from utils import checkpoints, files, presets, text, training
+from utils import checkpoints, files, presets, tasks, text, training
 from utils.classifiers import ReviewClassifier
-from utils.cli import train as cli
+from utils.tests.conftest import command
 
 TOY = presets.PRESETS["toy"]
 FEW = TOY["fit"] | {"epochs": 3, "batch_size": 200, "word_dropout": 0.1}  # 8 steps an epoch
@@ -45,9 +45,9 @@ def test_a_compiled_model_comes_back_and_another_file_is_named(task, tmp_path):
     checkpoints.save(tmp_path / "model.pt", torch.compile(model), SMALL, task.vocabulary, [])
     loaded, _ = checkpoints.load(tmp_path / "model.pt")
     assert all(map(torch.equal, loaded.state_dict().values(), model.state_dict().values()))
-    for other in ({"words": ["a"], "key": "of a cache"}, [1, 2], {"kind": "Unknown"}):
+    for other in ({"words": ["a"], "key": "of a cache"}, [1, 2], {"model_class": "Unknown"}):
         torch.save(other, tmp_path / "other.pt")
-        with pytest.raises(files.Damaged, match=r"other.pt holds no trained classifier"):
+        with pytest.raises(files.CorruptFileError, match=r"other.pt holds no trained classifier"):
             checkpoints.load(tmp_path / "other.pt")
 
 
@@ -138,7 +138,7 @@ POINTS = [  # how a training of 3 epochs is killed, where, and how many epochs m
 
 def main(folder):
     """Kill a training at each of the points, and the command somewhere in its third epoch; go on; write what came."""
-    task, rows = presets.prepare(**TOY["task"]), []
+    task, rows = tasks.prepare(**TOY["task"]), []
     weights, history = train(task)
     for how, where, _ in POINTS:
         path = folder / f"{how.__name__}-{len(rows)}.pt"
@@ -149,10 +149,10 @@ def main(folder):
     (folder / "rows.json").write_text(json.dumps(rows))
 
     line = "--preset toy --epochs 5 --out".split()
-    in_another_process(lambda: cli.main([*line, str(folder / "alone.pt")]))
-    in_another_process(lambda: cli.main([*line, str(folder / "killed.pt")]), "epoch 2/5", folder / "log")
+    in_another_process(lambda: command("train", [*line, str(folder / "alone.pt")]))
+    in_another_process(lambda: command("train", [*line, str(folder / "killed.pt")]), "epoch 2/5", folder / "log")
     assert not (folder / "killed.pt").exists()
-    in_another_process(lambda: cli.main([*line, str(folder / "killed.pt"), "--resume"]), "", folder / "resumed")
+    in_another_process(lambda: command("train", [*line, str(folder / "killed.pt"), "--resume"]), "", folder / "resumed")
 
 
 def in_another_process(work, last_words=None, log=os.devnull):
@@ -225,7 +225,7 @@ def test_a_damaged_one_is_refused_and_the_one_before_named(task, never_stopped, 
     whole = path.read_bytes()
     for damaged in (whole[: len(whole) // 2], whole[:3000] + bytes([whole[3000] ^ 1]) + whole[3001:], b""):
         path.write_bytes(damaged)
-        with pytest.raises(checkpoints.CannotGoOn, match=r"way.pt is damaged.*go on from .*way.pt.previous"):
+        with pytest.raises(checkpoints.ResumeError, match=r"way.pt is damaged.*go on from .*way.pt.previous"):
             train(task, path)
     os.replace(tmp_path / "way.pt.previous", path)
     goes_on_alike(task, never_stopped, tmp_path)
@@ -235,12 +235,12 @@ def test_another_training_does_not_go_on_from_it(task, tmp_path, monkeypatch):
     path = tmp_path / "way.pt"
     stop_after_two(task, path, monkeypatch)
     for changes, name in (({"seed": 1}, "seed"), ({"epochs": 4}, "epochs"), ({"learning_rate": 1.0}, "learning_rate")):
-        with pytest.raises(checkpoints.CannotGoOn, match=rf"of another training \({name} .*, not .*\)"):
+        with pytest.raises(checkpoints.ResumeError, match=rf"of another training \({name} .*, not .*\)"):
             train(task, path, **changes)
-    with pytest.raises(checkpoints.CannotGoOn, match=r"of another training \(model\)"):
+    with pytest.raises(checkpoints.ResumeError, match=r"of another training \(model\)"):
         train(task, path, model={"num_heads": 4})  # of the same shapes
     monkeypatch.setattr(torch, "__version__", "1.0")
-    with pytest.raises(checkpoints.CannotGoOn, match=r"of another training \(torch 2.*, not 1.0\)"):
+    with pytest.raises(checkpoints.ResumeError, match=r"of another training \(torch 2.*, not 1.0\)"):
         train(task, path)
 
 

@@ -86,11 +86,11 @@ def test_padding_changes_nothing_for_the_convolution():
     assert all(table.weight[0].eq(0).all() for table in model.tables)
 
 
-def test_word_numbers_are_looked_up_for_the_word_itself():
+def test_embedding_tables_are_looked_up_for_the_word_itself():
     model, alone = convolution(reaches=(1, 2)), torch.tensor([[7]])  # a word without neighbours
     assert not torch.allclose(model(alone), model.classify.bias)
     with torch.no_grad():
-        for numbers in model.word_numbers():
+        for numbers in model.embedding_tables():
             numbers.zero_()
         model.bias.zero_()
     assert torch.allclose(model(alone), model.classify.bias)
@@ -191,26 +191,10 @@ BAD = {
     "heads of the lecture's": (lambda: LectureClassifier(50, 16, 5, 32, 1), ValueError, "num_heads=5: use a divisor"),
     "dropout": (lambda: ReviewClassifier(50, 16, 4, 32, 1, dropout=-0.1), ValueError, "between 0 and 1, but got -0.1"),
     "dropout of units": (lambda: WordConvolution(50, 8, dropout=1.2), ValueError, "between 0 and 1, but got 1.2"),
-    "dropout by place": (lambda: ReviewClassifier(50, 16, 4, 32, 1, 0.1), TypeError, "takes 6 positional arguments"),
-    "reaches by place": (lambda: WordConvolution(50, 8, (1,)), TypeError, "takes 3 positional arguments"),
-    "one reach, not several": (lambda: WordConvolution(50, 8, reaches=1), TypeError, "'int' object is not iterable"),
-    "a reach below nothing": (lambda: WordConvolution(50, 8, reaches=(-1,)), RuntimeError, "negative dimension -8"),
-    "no reach": (
-        lambda: WordConvolution(50, 8, reaches=())(WORDS), (ValueError, RuntimeError), "expected a non-empty list"),
     "too long for the lecture's": (
         lambda: MODELS["lecture"](torch.ones(1, 201).long()), ValueError,
         "a review of 201 words: this model reads 200"),
 }  # fmt: skip
-for kind, model in MODELS.items():
-    BAD |= {
-        f"{kind}, word too large": (lambda m=model: m(WORDS + 50), IndexError, "index out of range"),
-        f"{kind}, negative word": (lambda m=model: m(WORDS - 50), IndexError, "index out of range"),
-        f"{kind}, numbers with a point": (lambda m=model: m(WORDS.float()), RuntimeError, "scalar types: Long, Int"),
-        f"{kind}, no batch": (lambda m=model: m(WORDS[0]), IndexError, "tuple index out of range"),
-        f"{kind}, strings": (lambda m=model: m(["dull"]), (TypeError, AttributeError), "must be Tensor|list"),
-    }
-for kind in ("encoder", "convolution"):
-    BAD |= {f"{kind}, no place": (lambda m=MODELS[kind]: m(WORDS[:, :0]), IndexError, "to have non-zero size")}
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -2,9 +2,10 @@
 
 import pytest
 
-from utils import datasets, presets, training
-from utils.cli import compare, train
+from utils import datasets, presets, tasks, training
+from utils.cli import arguments, compare, train
 from utils.files import read_table, write_table
+from utils.tests.conftest import command
 
 TOY = presets.PRESETS["toy"]
 
@@ -33,18 +34,19 @@ def small(tmp_path, monkeypatch):
     """One preset and one variant of it, on the toy reviews, for one epoch."""
     toy = datasets.load("toy")
     monkeypatch.setattr(datasets, "load", lambda name: toy)
-    monkeypatch.setattr(presets, "CACHE", tmp_path)
+    monkeypatch.setattr(tasks, "CACHE", tmp_path)
     monkeypatch.setattr(train, "CHECKPOINTS", tmp_path)
     monkeypatch.setattr(train, "RESULTS", tmp_path / "results.tsv")
     monkeypatch.setattr(compare, "ABLATION", tmp_path / "ablation.tsv")
     monkeypatch.setattr(compare, "VARIANTS", {"no positions": ("encoder", {"model": {"positions": False}})})
+    monkeypatch.setattr(arguments, "VARIANTS", compare.VARIANTS)
     monkeypatch.setitem(presets.PRESETS, "encoder", TOY | {"fit": TOY["fit"] | {"epochs": 1}})
     return tmp_path
 
 
 def test_what_is_missing_is_measured_once(small):
     line = ["encoder", "no positions", "--seed", "0", "1"]
-    assert compare.main(line) == 0
+    assert command("compare", line) == 0
     tables = [small / "results.tsv", small / "ablation.tsv"]
     rows = [(row["reviews"], row["seed"], bool(row["test"])) for row in read_table(tables[0])]
     assert rows == [("1600", "0", True), ("1600", "1", True), ("2000", "0", True), ("2000", "1", True)]
@@ -55,9 +57,9 @@ def test_what_is_missing_is_measured_once(small):
     ]
     assert "test" not in variants[0] and variants[0]["scrambled"] == variants[0]["film"]
     written = [path.read_bytes() for path in tables]
-    assert compare.main(line) == 0 and [path.read_bytes() for path in tables] == written
+    assert command("compare", line) == 0 and [path.read_bytes() for path in tables] == written
     tables[1].unlink()
-    assert compare.main(line) == 0 and len(read_table(tables[1])) == 2  # only what is lacking
+    assert command("compare", line) == 0 and len(read_table(tables[1])) == 2  # only what is lacking
 
 
 @pytest.mark.parametrize(("there", "lacks_held_out"), [("2000", True), ("1600", False)])
@@ -70,20 +72,20 @@ def test_of_two_trainings_the_one_that_is_lacking_is_named(small, there, lacks_h
 def test_a_variant_is_trained_with_its_changes(small, monkeypatch):
     begun = []
     monkeypatch.setattr(train, "learn", lambda preset, seed, keep: begun.append((preset, seed)) or (None, None))
-    assert compare.main(["no positions", "--seed", "3"]) == 130
+    assert command("compare", ["no positions", "--seed", "3"]) == 130
     [(preset, seed)] = begun
     assert preset["model"] == TOY["model"] | {"positions": False} and seed == 3
 
 
 def test_interrupted_it_keeps_what_was_measured(small, monkeypatch):
-    assert compare.main(["no positions", "--seed", "0"]) == 0
+    assert command("compare", ["no positions", "--seed", "0"]) == 0
     before = (small / "ablation.tsv").read_bytes()
     monkeypatch.setattr(training, "fit", lambda *args, **options: [])
-    assert compare.main(["no positions", "--seed", "0", "1"]) == 130
+    assert command("compare", ["no positions", "--seed", "0", "1"]) == 130
     assert (small / "ablation.tsv").read_bytes() == before
 
 
 def test_an_unknown_name_says_so(capsys):
     with pytest.raises(SystemExit):
-        compare.main(["encodre"])
+        command("compare", ["encodre"])
     assert "'encoder'" in capsys.readouterr().err

@@ -106,7 +106,6 @@ BAD = {
     "more than all": (lambda: datasets.hold_out(torch.arange(9), 2), ValueError, "share=2: .* use less than 0.5"),
     "less than nothing": (lambda: datasets.hold_out(torch.arange(9), -0.1), ValueError, "share=-0.1: "),
     "no number": (lambda: datasets.hold_out(torch.arange(9), float("nan")), ValueError, "share=nan: "),
-    "films as a list": (lambda: datasets.hold_out([1, 2]), AttributeError, "'list' object has no attribute 'unique'"),
 }
 
 

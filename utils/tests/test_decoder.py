@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from utils import twins
+from utils import parity
 from utils.attention import padding_mask
 from utils.tests.taught import END, PAD, START, beam_search, translator_of, write
-from utils.transformer import Cache, Decoder, DecoderLayer
+from utils.transformer import Decoder, DecoderLayer, KVCache
 
 
 def causal(size):
@@ -26,7 +26,7 @@ def test_decoder_layer_equals_torch(norm_first, need_weights):
         real = padding_mask(torch.tensor([t_k, 1, max(1, t_k // 2)]), t_k) if masked else None
         masks = {"mask": mask, "memory_mask": real, "need_weights": need_weights}
         their_masks = {"tgt_mask": ~mask, "memory_key_padding_mask": ~real[:, 0] if masked else None}
-        found = twins.differences(
+        found = parity.max_relative_error(
             DecoderLayer(d_model, heads, 48, norm_first=norm_first),
             nn.TransformerDecoderLayer(d_model, heads, 48, dropout=0.0, batch_first=True, norm_first=norm_first),
             lambda ours, x, memory, masks=masks: ours(x, memory, **masks)[0],
@@ -34,7 +34,7 @@ def test_decoder_layer_equals_torch(norm_first, need_weights):
             torch.randn(3, size, d_model),
             torch.randn(3, t_k, d_model),
         )
-        assert twins.agree(found), found
+        assert parity.within_tolerance(found), found
 
 
 @pytest.mark.parametrize("norm_first", [False, True])
@@ -57,7 +57,7 @@ def test_step_by_step_gives_what_teacher_forcing_gives(translator):
     source, target = torch.randint(3, 11, (3, 5)), torch.randint(3, 11, (3, 7))
     source[1, 3:] = PAD
     memory, mask = translator.encode(source)
-    caches = [Cache(), Cache()]
+    caches = [KVCache(), KVCache()]
     steps = [translator.decode(target[:, t : t + 1], memory, mask, caches=caches)[0] for t in range(7)]
     assert torch.allclose(torch.cat(steps, dim=1), translator(source, target), atol=1e-5)
     assert [cache.length for cache in caches] == [7, 7]
@@ -66,38 +66,38 @@ def test_step_by_step_gives_what_teacher_forcing_gives(translator):
 def test_several_words_at_once_continue_what_is_kept(translator):
     source, target = torch.randint(3, 11, (3, 5)), torch.randint(3, 11, (3, 7))
     memory, mask = translator.encode(source)
-    caches = [Cache(), Cache()]
+    caches = [KVCache(), KVCache()]
     steps = [translator.decode(part, memory, mask, caches=caches)[0] for part in target.split([3, 1, 3], dim=1)]
     assert torch.allclose(torch.cat(steps, dim=1), translator(source, target), atol=1e-5)
 
 
 def test_a_cache_keeps_what_comes_in_its_order_and_the_rows_that_are_chosen():
-    cache, (k, v, new_k, new_v, m, n) = Cache(), torch.randn(6, 3, 2, 4, 5)
-    cache.choose(torch.tensor([2]))  # nothing yet
-    assert all(map(torch.equal, cache.add(k, v), (k, v)))
+    cache, (k, v, new_k, new_v, m, n) = KVCache(), torch.randn(6, 3, 2, 4, 5)
+    cache.reorder(torch.tensor([2]))  # nothing yet
+    assert all(map(torch.equal, cache.extend(k, v), (k, v)))
     wanted = torch.cat([k, new_k], dim=2), torch.cat([v, new_v], dim=2)
-    assert all(map(torch.equal, cache.add(new_k, new_v), wanted)) and cache.length == 8
-    cache.memory, rows = (m, n), torch.tensor([2, 0, 2])
-    cache.choose(rows)
-    kept, wanted = [*cache.own, *cache.memory], [part[rows] for part in (*wanted, m, n)]
+    assert all(map(torch.equal, cache.extend(new_k, new_v), wanted)) and cache.length == 8
+    cache.cross_kv, rows = (m, n), torch.tensor([2, 0, 2])
+    cache.reorder(rows)
+    kept, wanted = [*cache.self_kv, *cache.cross_kv], [part[rows] for part in (*wanted, m, n)]
     assert all(map(torch.equal, kept, wanted)) and cache.length == 8
 
 
 def test_each_layer_has_a_cache_of_its_own():
     torch.manual_seed(0)
     decoder, x, memory = Decoder(2, 16, 4, 32), torch.randn(1, 1, 16), torch.randn(1, 5, 16)
-    caches = [Cache(), Cache()]
+    caches = [KVCache(), KVCache()]
     h, maps = decoder(x, memory, caches=caches, need_weights=True)
     assert torch.allclose(h, decoder(x, memory)[0], atol=1e-6) and [cache.length for cache in caches] == [1, 1]
     assert [a.shape for a in maps] == [(1, 4, 1, 5)] * 2
     with pytest.raises(ValueError, match="shorter"):
-        decoder(x, memory, caches=[Cache()])
+        decoder(x, memory, caches=[KVCache()])
 
 
 @torch.inference_mode()
 def test_memory_is_read_once(translator):
     memory, mask = translator.encode(translator.read("a c b"))
-    caches, first = [Cache(), Cache()], torch.tensor([[START]])
+    caches, first = [KVCache(), KVCache()], torch.tensor([[START]])
     translator.decode(first, memory, mask, caches=caches)
     scores, _ = translator.decode(first + 5, torch.randn_like(memory), mask, caches=caches)
     whole, _ = translator.decode(torch.cat([first, first + 5], dim=1), memory, mask)

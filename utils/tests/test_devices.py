@@ -15,7 +15,7 @@ from torch.utils import _foreach_utils
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from utils import checkpoints, presets, text, training
+from utils import checkpoints, presets, tasks, text, training
 
 GPU = torch.device("meta")
 MAY_MEET = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
@@ -95,9 +95,9 @@ def fit(model, preset, task):
 @pytest.mark.parametrize("name", presets.PRESETS)
 def test_on_the_gpu_a_training_gives_the_cpus_numbers(small, gpu, tmp_path, name):
     preset = presets.PRESETS[name]
-    [on_cpu] = fit(presets.build(preset, small, seed=0), preset, small)
+    [on_cpu] = fit(tasks.build(preset, small, seed=0), preset, small)
     with gpu:
-        there = presets.build(preset, small, seed=0).to(GPU)
+        there = tasks.build(preset, small, seed=0).to(GPU)
         assert all(isinstance(parameter, GpuTensor) for parameter in there.parameters())
         [on_gpu] = fit(there, preset, small)
         checkpoints.save(tmp_path / "one.pt", there, preset["model"], small.vocabulary, [on_gpu])
@@ -112,15 +112,15 @@ def test_a_tensor_left_on_the_cpu_is_found(small, gpu, monkeypatch):
     monkeypatch.setattr(text, "pad", lambda packed, rows: pad(packed.to("cpu"), rows))
     preset = presets.PRESETS["toy"]
     with gpu, pytest.raises(RuntimeError, match="tensors on two devices"):
-        fit(presets.build(preset, small, seed=0).to(GPU), preset, small)
+        fit(tasks.build(preset, small, seed=0).to(GPU), preset, small)
 
 
 @pytest.mark.parametrize("name", presets.PRESETS)
 def test_in_16_bits_it_learns_as_much(small, monkeypatch, name):
     preset = presets.PRESETS[name]
-    [exact] = fit(presets.build(preset, small, seed=0), preset, small)
+    [exact] = fit(tasks.build(preset, small, seed=0), preset, small)
     monkeypatch.setattr(training, "autocast", lambda device: torch.autocast("cpu", torch.bfloat16))
-    [rounded] = fit(model := presets.build(preset, small, seed=0), preset, small)
+    [rounded] = fit(model := tasks.build(preset, small, seed=0), preset, small)
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
     assert rounded["train_loss"] != exact["train_loss"]  # or no operation was rounded
     assert rounded["train_loss"] == pytest.approx(exact["train_loss"], rel=0.02)

@@ -13,7 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from utils.cli import environment
-from utils.files import Damaged, cached, read_table, read_tensors, sweep, write_table, written_atomically
+from utils.files import (
+    CorruptFileError,
+    atomic_write,
+    cached,
+    read_table,
+    read_tensors,
+    remove_stale_parts,
+    write_table,
+)
 
 
 def test_a_table_comes_back(tmp_path):
@@ -29,7 +37,7 @@ def test_a_table_comes_back(tmp_path):
 def test_a_damaged_line_is_named(tmp_path, line):
     path = tmp_path / "pairs.tsv"
     path.write_text(f"split\tenglish\titalian\ntrain\ta dog\tun cane\n{line}\ntrain\t\t\n", encoding="utf8")
-    with pytest.raises(Damaged, match=r"line 3 of .*pairs.tsv has not one cell for each column: mend it"):
+    with pytest.raises(CorruptFileError, match=r"line 3 of .*pairs.tsv has not one cell for each column: mend it"):
         read_table(path)
 
 
@@ -38,14 +46,14 @@ def test_empty_lines_of_a_table_are_skipped_and_counted(tmp_path):
     path.write_text("a\tb\n1\t2\n\n3\t4\n", encoding="utf8")
     assert read_table(path) == [{"a": "1", "b": "2"}, {"a": "3", "b": "4"}]
     path.write_text("a\tb\n1\t2\n\n3\n", encoding="utf8")
-    with pytest.raises(Damaged, match=r"line 4 of "):
+    with pytest.raises(CorruptFileError, match=r"line 4 of "):
         read_table(path)
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path):
     path = tmp_path / "one.txt"
     path.write_text("old")
-    with pytest.raises(RuntimeError), written_atomically(path) as file:
+    with pytest.raises(RuntimeError), atomic_write(path) as file:
         file.write("half")
         raise RuntimeError
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
@@ -69,7 +77,7 @@ def test_any_table_comes_back(rows):
 def test_what_was_there_before_is_kept_beside(tmp_path):
     path, previous = tmp_path / "one.txt", tmp_path / "one.txt.previous"
     for content, before in (("first", None), ("second", "first"), ("third", "second")):
-        with written_atomically(path, previous=previous) as file:
+        with atomic_write(path, previous=previous) as file:
             file.write(content)
         assert path.read_text() == content and (previous.read_text() if before else None) == before
     assert len(list(tmp_path.iterdir())) == 2
@@ -94,12 +102,12 @@ def test_killed_at_any_step_of_a_write_there_is_a_whole_file(tmp_path, forked, p
             os._exit(9)
 
         setattr(place, name, deadly)
-        with written_atomically(path, previous=previous) as file:
+        with atomic_write(path, previous=previous) as file:
             file.write("new")
 
     assert forked(write_and_die) == 9
     assert path.read_text() == ("new" if (name, when) == ("replace", "after") else "old")
-    with written_atomically(path, previous=previous) as file:  # and the next write succeeds
+    with atomic_write(path, previous=previous) as file:  # and the next write succeeds
         file.write("next")
     assert path.read_text() == "next" and previous.read_text() in ("old", "new")
 
@@ -154,7 +162,7 @@ def test_damaged_tensors_are_named(tmp_path):
     whole = (tmp_path / "one.pt").read_bytes()
     for kind, content in spoilt(whole):
         (tmp_path / "one.pt").write_bytes(content)
-        with pytest.raises(Damaged, match=r"one.pt is damaged: ."):
+        with pytest.raises(CorruptFileError, match=r"one.pt is damaged: ."):
             pytest.fail(f"{kind} is read as {read_tensors(tmp_path / 'one.pt')}")
     with pytest.raises(FileNotFoundError, match="absent.pt"):
         read_tensors(tmp_path / "absent.pt")
@@ -228,9 +236,9 @@ def test_what_a_kill_left_of_a_write_is_swept_after_an_hour_and_nothing_else(tmp
             os.utime(tmp_path / name, (0, time.time() - 3700))
     with suppress(OSError):  # Windows makes no link for an ordinary user
         os.symlink(tmp_path / "nowhere", tmp_path / "a.pt.3.part")  # listed, and gone when it is looked at
-    with written_atomically(tmp_path / "b.pt") as file:
+    with atomic_write(tmp_path / "b.pt") as file:
         file.write("whole")
     cached(tmp_path / "a.pt", "key", never)  # nothing is written, and yet it is swept
     left = {path.name for path in tmp_path.iterdir()}
     assert left - {"a.pt.3.part"} == {"a.pt.2.part", "a.pt", "a.pt.previous", "b.pt"}
-    sweep(tmp_path / "absent" / "a.pt")
+    remove_stale_parts(tmp_path / "absent" / "a.pt")

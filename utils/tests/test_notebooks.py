@@ -59,7 +59,7 @@ def faults(book, name=""):
             yield f"cell {cell.execution_count} draws, and no figure is stored"
         if figure and not folded(cell) and len(cell.source.splitlines()) > LONGEST_PICTURE:
             yield f"cell {cell.execution_count} draws in more than {LONGEST_PICTURE} lines, and is not folded"
-    if name and f"plots.the_whole({int(name[:2])})" not in "".join(cell.source for cell in code):
+    if name and f"plots.transformer_map({int(name[:2])})" not in "".join(cell.source for cell in code):
         yield "the map of the whole is not in it"
     for cell in book.cells:
         if cell.cell_type == "markdown" and (found := re.search(r"\\\\[a-zA-Z]+", cell.source)):

@@ -68,7 +68,7 @@ def texts(axis):
 
 def test_blocks_stand_as_the_matrix_is_written():
     matrix = torch.tensor([[1.0, -2.0], [0.5, 0.001], [4.0, 3.0]])
-    plots.blocks(
+    plots.draw_matrices(
         (matrix, "X", plots.KEYS), "=", (torch.tensor([0.0, 7.0]), "a", plots.VALUES), columns=["left", "right"]
     )
     axis = plt.gca()
@@ -102,7 +102,7 @@ def test_a_layer_reads_from_left_to_right_with_its_ways_around():
 
 
 def test_the_map_has_what_is_taught_in_bold_and_what_is_to_come_pale():
-    plots.the_whole(3)
+    plots.transformer_map(3)
     axis = plt.gca()
     numbers = [text for text in axis.texts if text.get_text().isdigit()]
     boxes = [box for box in axis.patches if isinstance(box, Rectangle) and box.get_height() < 1]
@@ -139,7 +139,7 @@ def test_colours_differ_from_each_other():
 
 
 def test_small_matrices_are_pale_and_only_fitting_ones_have_names_of_columns():
-    plots.blocks(
+    plots.draw_matrices(
         (torch.tensor([[0.25, -0.5]]), "X", plots.KEYS), (torch.ones(3), "a", plots.VALUES), columns=["l", "r"]
     )
     axis = plt.gca()

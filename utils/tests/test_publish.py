@@ -9,6 +9,7 @@ import nbformat
 import pytest
 
 from utils.cli import environment, notebooks, publish, site
+from utils.tests.conftest import command
 from utils.tests.test_notebooks import faults
 
 
@@ -19,7 +20,7 @@ def house(tmp_path, monkeypatch):
     shutil.copy(publish.README, tmp_path)
     monkeypatch.setattr(notebooks, "FOLDER", tmp_path / "notebooks")
     monkeypatch.setattr(publish, "README", tmp_path / "README.md")
-    publish.main(["--none"])
+    command("publish", ["--none"])
     return tmp_path
 
 
@@ -29,20 +30,20 @@ def contents(house):
 
 def test_it_writes_and_takes_back(house):
     without = contents(house)
-    assert publish.main(["octocat/attention"]) == 0
+    assert command("publish", ["octocat/attention"]) == 0
     once = contents(house)
-    assert publish.main(["octocat/attention"]) == 0 and contents(house) == once
+    assert command("publish", ["octocat/attention"]) == 0 and contents(house) == once
     for name, content in once.items():
         notebook = name if name.endswith("ipynb") else notebooks.notebook_paths()[0].name
         assert f"/github/octocat/attention/blob/main/notebooks/{notebook})".encode() in content
         assert f"/gh/octocat/attention/main?labpath=notebooks%2F{notebook})".encode() in content
         assert content.count(b"colab-badge.svg") == content.count(b"badge_logo.svg") == 1
     assert b"git clone https://github.com/octocat/attention attention " in once["README.md"]
-    publish.main(["other/place", "--branch", "dev/next"])
+    command("publish", ["other/place", "--branch", "dev/next"])
     for content in contents(house).values():
         assert b"other/place/blob/dev/next/" in content and b"other/place/dev%2Fnext?" in content
         assert b"octocat" not in content
-    publish.main(["--none"])
+    command("publish", ["--none"])
     assert contents(house) == without
 
 
@@ -50,7 +51,7 @@ def test_what_is_published_passes_the_tests_and_its_pages_lead_to_it(house, monk
     """Every rule for stored notebooks holds; each page leads to its own notebook, and the index keeps its sentences."""
     monkeypatch.setattr(site, "draw_frames", lambda sources, folder: None)
     site.build(house / "before")
-    publish.main(["octocat/attention"])
+    command("publish", ["octocat/attention"])
     for path in notebooks.notebook_paths():
         assert list(faults(nbformat.read(path, as_version=4), path.name)) == []
     site.build(house / "after")
@@ -67,7 +68,7 @@ def test_what_is_published_passes_the_tests_and_its_pages_lead_to_it(house, monk
 def test_nonsense_is_refused(house, line, capsys):
     before = contents(house)
     with pytest.raises(SystemExit):
-        publish.main(line.replace("'", "").split(" ", 2) if "branch" in line else line.split())
+        command("publish", line.replace("'", "").split(" ", 2) if "branch" in line else line.split())
     assert "error: " in capsys.readouterr().err and contents(house) == before
 
 
@@ -96,7 +97,7 @@ def test_no_second_place_names_the_address(house):
     shutil.copytree(environment.ROOT / "utils" / "cli", house / "utils" / "cli")
     shutil.copytree(environment.ROOT / ".github", house / ".github")
     assert named(house) == {}
-    publish.main(["octocat/attention"])
+    command("publish", ["octocat/attention"])
     assert named(house) == {"octocat/attention": tracked}
     (house / ".github" / "more.md").write_text("https://mybinder.org/v2/gh/octocat/attention/main")
     assert named(house) == {"octocat/attention": tracked | {"more.md"}}

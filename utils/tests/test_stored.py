@@ -10,13 +10,14 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from utils.cli import lab as verb
 from utils.cli import notebooks, stored
+from utils.tests.test_notebooks import png
 
 
 @pytest.fixture
 def lab(tmp_path):
     """The part of Jupyter that saves, with the hook as `lab` gives it; `lab(book)` saves and returns what is stored."""
     path = tmp_path / "one.ipynb"
-    figure = new_output("display_data", {"image/png": "", "text/plain": "<Figure size 640x480 with 1 Axes>"})
+    figure = new_output("display_data", {"image/png": png(), "text/plain": "<Figure size 640x480 with 1 Axes>"})
     cells = [new_code_cell(f"print({i})", execution_count=i, outputs=[figure]) for i in range(1, 4)]
     book = new_notebook(cells=[part for cell in cells for part in (cell, new_markdown_cell("*A line.*"))])
     notebooks.write(notebooks.normalised(book), path)

@@ -16,10 +16,11 @@ import pytest
 import torch
 from torch import distributed
 
-from utils import checkpoints, presets, training
+from utils import checkpoints, presets, tasks, training
 from utils.cli import environment, train
 from utils.files import read_table
-from utils.processes import Team
+from utils.processes import ProcessGroup
+from utils.tests.conftest import command
 
 TOY = presets.PRESETS["toy"]
 
@@ -35,7 +36,7 @@ def test_results_replace_those_of_the_same_seed_and_reviews(tmp_path):
 @pytest.fixture
 def short(tmp_path, monkeypatch):
     """The toy preset for two epochs, with a table and checkpoints of its own."""
-    monkeypatch.setattr(presets, "CACHE", tmp_path)
+    monkeypatch.setattr(tasks, "CACHE", tmp_path)
     monkeypatch.setattr(train, "CHECKPOINTS", tmp_path)
     monkeypatch.setattr(train, "RESULTS", tmp_path / "results.tsv")
     monkeypatch.setitem(presets.PRESETS, "toy", TOY | {"fit": TOY["fit"] | {"epochs": 2}})
@@ -43,11 +44,11 @@ def short(tmp_path, monkeypatch):
 
 
 def test_a_training_is_recorded_with_what_it_was(short, capsys):
-    assert train.main(["--preset", "toy", "--record"]) == 0
+    assert command("train", ["--preset", "toy", "--record"]) == 0
     [row] = read_table(short / "results.tsv")
     assert (row["preset"], row["reviews"], row["seed"], row["epochs"]) == ("toy", "1600", "0", "2")
     model, _ = checkpoints.load(short / "toy-0.pt")
-    task = presets.prepare(**TOY["task"])
+    task = tasks.prepare(**TOY["task"])
     for part, rows in (("film", task.film_rows), ("random", task.random_rows)):
         accuracy = training.evaluate(model, task.words, task.reviews.labels, rows, max_tokens=128)[1]
         assert row[part] == f"{accuracy:.4f}"
@@ -58,7 +59,7 @@ def test_a_training_is_recorded_with_what_it_was(short, capsys):
         rows = rows.nonzero().flatten()
         found = training.evaluate(model, task.test_words, task.test.labels, rows, max_tokens=128)[1]
         assert f"{what} {found:.4f}" in said
-    assert train.main(["--preset", "toy", "--record", "--all"]) == 0
+    assert command("train", ["--preset", "toy", "--record", "--all"]) == 0
     everything = read_table(short / "results.tsv")[1]
     assert (everything["reviews"], everything["film"], everything["scrambled"]) == ("2000", "", "")
 
@@ -72,10 +73,10 @@ def test_the_seed_decides_how_it_begins_and_with_the_reviews_where_it_is_kept(sh
 
     monkeypatch.setattr(training, "fit", fit)
     for line in (["--seed", "0"], ["--seed", "1"], ["--seed", "1", "--all"]):
-        assert train.main(["--preset", "toy", *line]) == 130
+        assert command("train", ["--preset", "toy", *line]) == 130
     seeds, names, numbers = zip(*begun)
     assert seeds == (0, 1, 1) and numbers[0] != numbers[1]
-    assert names == ("toy-0-on-its-way.pt", "toy-1-on-its-way.pt", "toy-all-1-on-its-way.pt")
+    assert names == ("toy-0-in-progress.pt", "toy-1-in-progress.pt", "toy-all-1-in-progress.pt")
 
 
 def test_a_bag_loses_nothing_when_scrambled(short):
@@ -89,17 +90,17 @@ def test_a_bag_loses_nothing_when_scrambled(short):
 def test_interrupted_it_records_nothing_and_keeps_the_checkpoint(short, monkeypatch):
     (short / "toy-0.pt").write_text("of a training that ended")
     monkeypatch.setattr(training, "fit", lambda *args, **options: [{"epoch": 1}])
-    assert train.main(["--preset", "toy", "--record"]) == 130
+    assert command("train", ["--preset", "toy", "--record"]) == 130
     assert not (short / "results.tsv").exists() and (short / "toy-0-interrupted.pt").exists()
     assert (short / "toy-0.pt").read_text() == "of a training that ended"
     monkeypatch.setattr(training, "fit", lambda *args, **options: [])
     (short / "toy-0-interrupted.pt").unlink()
-    assert train.main(["--preset", "toy", "--record"]) == 130 and not list(short.glob("*interrupted*"))
+    assert command("train", ["--preset", "toy", "--record"]) == 130 and not list(short.glob("*interrupted*"))
 
 
 def test_a_damaged_table_loses_no_training(short, capsys):
     (short / "results.tsv").write_text("preset\treviews\tseed\ntoy\t1600\n")
-    assert train.main(["--preset", "toy", "--record"]) == 1
+    assert command("train", ["--preset", "toy", "--record"]) == 1
     said = capsys.readouterr().out
     assert said.index("test accuracy") < said.index("checkpoint: ") < said.index("line 2 of ")
     assert (short / "toy-0.pt").exists() and (short / "results.tsv").read_text().endswith("toy\t1600\n")
@@ -121,15 +122,15 @@ def test_where_nothing_can_be_saved_the_accuracy_is_said_and_the_training_kept(s
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "save", full)
-        assert train.main(["--preset", "toy"]) == 0
+        assert command("train", ["--preset", "toy"]) == 0
     said = capsys.readouterr().out
     assert said.index("test accuracy") < said.index("could not be written: [Errno 28] No space left on device")
-    assert not (short / "toy-0.pt").exists() and (short / "toy-0-on-its-way.pt").exists()
-    assert train.main(["--preset", "toy", "--resume"]) == 0 and checkpoints.load(short / "toy-0.pt")
+    assert not (short / "toy-0.pt").exists() and (short / "toy-0-in-progress.pt").exists()
+    assert command("train", ["--preset", "toy", "--resume"]) == 0 and checkpoints.load(short / "toy-0.pt")
     again = capsys.readouterr().out
     assert "goes on after epoch 2" in again and "epoch 1/2" not in again
     assert re.search("test accuracy 0.*?on", again)[0] == re.search("test accuracy 0.*?on", said)[0]
-    assert not list(short.glob("*-on-its-way*"))
+    assert not list(short.glob("*-in-progress*"))
 
 
 def test_resume_never_begins_anew_and_without_it_nothing_kept_is_lost(short, monkeypatch, capsys):
@@ -141,33 +142,33 @@ def test_resume_never_begins_anew_and_without_it_nothing_kept_is_lost(short, mon
             raise KeyboardInterrupt
         return plain(*args)
 
-    assert train.main([*line, "--resume"]) == 1
-    assert f"there is no {short / 'toy-0-on-its-way.pt'} to go on from" in capsys.readouterr().out
+    assert command("train", [*line, "--resume"]) == 1
+    assert f"there is no {short / 'toy-0-in-progress.pt'} to continue from" in capsys.readouterr().out
     monkeypatch.setattr(training, "train_epoch", interrupted)
-    assert train.main(line) == 130
-    assert train.main(line) == 1
-    asked = f"{short / 'toy-1-on-its-way.pt'} is a training that was stopped: go on with --resume"
+    assert command("train", line) == 130
+    assert command("train", line) == 1
+    asked = f"{short / 'toy-1-in-progress.pt'} is an interrupted training: continue with --resume"
     assert asked in capsys.readouterr().out and len(calls) == 4
-    assert train.main([*line, "--resume"]) == 0
+    assert command("train", [*line, "--resume"]) == 0
     assert len(calls) == 4 + 1 + 2 and "goes on after epoch 1" in capsys.readouterr().out
 
 
 def test_a_run_changes_no_preset(short):
     before = copy.deepcopy(presets.PRESETS)
-    assert train.main(["--preset", "toy", "--epochs", "1"]) == 0
+    assert command("train", ["--preset", "toy", "--epochs", "1"]) == 0
     assert before == presets.PRESETS
 
 
 def test_a_finished_checkpoint_is_no_interrupted_training(short, capsys):
-    assert train.main(["--preset", "toy", "--epochs", "1"]) == 0
-    (short / "toy-0.pt").rename(short / "toy-0-on-its-way.pt")
-    assert train.main(["--preset", "toy", "--resume"]) == 1
-    assert "toy-0-on-its-way.pt is no interrupted training" in capsys.readouterr().out
+    assert command("train", ["--preset", "toy", "--epochs", "1"]) == 0
+    (short / "toy-0.pt").rename(short / "toy-0-in-progress.pt")
+    assert command("train", ["--preset", "toy", "--resume"]) == 1
+    assert "toy-0-in-progress.pt is no interrupted training" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_a_loss_that_is_not_finite_ends_it_and_overwrites_nothing(short, monkeypatch, capsys, epoch):
-    class Broken(presets.CLASSIFIERS["ReviewClassifier"]):
+    class Broken(tasks.CLASSIFIERS["ReviewClassifier"]):
         steps = 0
 
         def forward(self, words):
@@ -175,9 +176,9 @@ def test_a_loss_that_is_not_finite_ends_it_and_overwrites_nothing(short, monkeyp
             return super().forward(words) * (math.inf if Broken.steps == 50 * (epoch - 1) + 7 else 1)
 
     (short / "toy-0.pt").write_text("of a training that ended")
-    monkeypatch.setitem(presets.CLASSIFIERS, "ReviewClassifier", Broken)
-    assert train.main(["--preset", "toy", "--record"]) == 1
-    way, said = short / "toy-0-on-its-way.pt", capsys.readouterr().out
+    monkeypatch.setitem(tasks.CLASSIFIERS, "ReviewClassifier", Broken)
+    assert command("train", ["--preset", "toy", "--record"]) == 1
+    way, said = short / "toy-0-in-progress.pt", capsys.readouterr().out
     rate = {1: "0.00028", 2: "0.0014"}[epoch]  # of one cycle over 100 steps, up to 0.002: at the 7th, at the 57th
     assert f"a gradient is not finite: rate {rate}, step 7 of epoch {epoch}: use smaller rates; the" in said
     assert (f"the last good checkpoint is {way}" if epoch == 2 else "there is no checkpoint yet") in said
@@ -190,7 +191,7 @@ def test_a_full_gpu_is_told_the_batch_size_to_try(short, monkeypatch, capsys):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     monkeypatch.setattr(training, "train_epoch", full)
-    assert train.main(["--preset", "toy"]) == 1
+    assert command("train", ["--preset", "toy"]) == 1
     assert capsys.readouterr().out.endswith("the GPU's memory is full: try batch_size=16\n")
     assert not list(short.glob("*.pt.part"))
 
@@ -200,14 +201,14 @@ def test_a_full_gpu_is_told_the_batch_size_to_try(short, monkeypatch, capsys):
 )
 def test_a_wrong_command_says_so(line, capsys):
     with pytest.raises(SystemExit):
-        train.main(line.split())
+        command("train", line.split())
     assert "error: " in capsys.readouterr().err
 
 
 def member(folder, rank, size):
     """What one of `size` processes does, and writes down."""
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet-{size}", rank=rank, world_size=size)
-    seen, plain, task = [], training.train_epoch, presets.prepare(**TOY["task"])
+    seen, plain, task = [], training.train_epoch, tasks.prepare(**TOY["task"])
 
     def train_epoch(model, batches, *others):
         def noted():
@@ -218,7 +219,7 @@ def member(folder, rank, size):
         return plain(model, noted(), *others)
 
     training.train_epoch = train_epoch
-    model = presets.build(TOY, task, 0).double()
+    model = tasks.build(TOY, task, 0).double()
     [row] = training.fit(model, task, **TOY["fit"] | {"epochs": 1, "batch_size": 31})
     kept = {"seen": seen.copy(), "weights": model.state_dict(), "figures": [row["train_loss"], row["train_accuracy"]]}
 
@@ -226,7 +227,7 @@ def member(folder, rank, size):
     few = dataclasses.replace(task, **few)
     for name, preset in presets.PRESETS.items():
         preset |= {"model": preset["model"] | ({"dropout": 0.0} if "dropout" in preset["model"] else {})}
-        model = presets.build(preset, few, 0).double()
+        model = tasks.build(preset, few, 0).double()
         settings = {"epochs": 1, "batch_size": 23, "word_dropout": 0.0}
         training.fit(model, few, **preset["fit"] | settings, keep=folder / f"{name}-{size}.pt")
         kept[name] = model.state_dict()
@@ -235,10 +236,10 @@ def member(folder, rank, size):
     for name, last, way in (("unstopped", 2, "none"), ("stopped", 1, "way"), ("resumed", 2, "way")):
         left = iter(range(last))
         training.train_epoch = lambda *args, left=left: plain(*args) if next(left, None) is not None else stop()
-        model = presets.build(wet, few, 0).double()
+        model = tasks.build(wet, few, 0).double()
         training.fit(model, few, **TOY["fit"] | {"epochs": 2}, keep=folder / f"{way}-{size}.pt")
         kept[name] = model.state_dict()
-    model = presets.build(TOY, few, 0).double()
+    model = tasks.build(TOY, few, 0).double()
     try:
         training.fit(model, few, **TOY["fit"] | {"learning_rate": 1e30}, keep=folder / f"huge-{size}.pt")
     except FloatingPointError as problem:
@@ -293,17 +294,17 @@ def test_processes_stop_together_where_the_loss_is_not_finite(ends):
 
 
 def test_another_number_of_processes_does_not_go_on(ends, task):
-    with pytest.raises(checkpoints.CannotGoOn, match="processes 2, not 1"):
-        training.fit(presets.build(TOY, task, 0), task, **TOY["fit"], keep=ends[0] / "toy-2.pt")
+    with pytest.raises(checkpoints.ResumeError, match="processes 2, not 1"):
+        training.fit(tasks.build(TOY, task, 0), task, **TOY["fit"], keep=ends[0] / "toy-2.pt")
 
 
 def test_where_a_share_is_empty_its_review_weighs_nothing():
-    team, batch = Team(), (torch.arange(4), torch.arange(4))
+    group, batch = ProcessGroup(), (torch.arange(4), torch.arange(4))
     found = []
-    for team.rank, team.size in ((0, 3), (1, 3), (2, 3)):
-        for words, _ in team.shares([batch, (batch[0][:1], batch[1][:1])]):
-            found.append((words.tolist(), team.weight))
-        assert team.taken == len(found[-2][0]) + 1
+    for group.rank, group.size in ((0, 3), (1, 3), (2, 3)):
+        for words, _ in group.shard([batch, (batch[0][:1], batch[1][:1])]):
+            found.append((words.tolist(), group.share))
+        assert group.taken == len(found[-2][0]) + 1
     assert found == [([0, 3], 0.5), ([0], 1.0), ([1], 0.25), ([0], 0.0), ([2], 0.25), ([0], 0.0)]
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from utils import checkpoints, presets, text, training
+from utils import checkpoints, presets, tasks, text, training
 from utils.classifiers import ReviewClassifier
 
 TOY = presets.PRESETS["toy"]
@@ -78,7 +78,7 @@ def test_an_epoch_is_the_five_steps_written_out():
 
 def test_what_is_looked_up_has_an_optimizer_and_a_rate_of_its_own():
     model = ReviewClassifier(20, 8, 2, 8, 1)
-    optimizer, _ = training.optimize(model, 10, learning_rate=0.3, schedule="constant", table_rate=0.7)
+    optimizer, _ = training.optimize(model, 10, learning_rate=0.3, schedule="constant", embedding_lr=0.7)
     adam, adagrad = optimizer.parts
     assert [p.param_groups[0]["lr"] for p in optimizer.parts] == [0.3, 0.7]
     assert type(adam) is torch.optim.AdamW and type(adagrad) is torch.optim.Adagrad
@@ -185,7 +185,7 @@ def test_the_best_epoch_is_the_one_kept(task, monkeypatch):
 
 @pytest.mark.parametrize("which", [0, -1])
 def test_a_gradient_that_is_not_finite_is_found_in_any_parameter(task, which):
-    model = presets.build(presets.PRESETS["toy"], task, 0)
+    model = tasks.build(presets.PRESETS["toy"], task, 0)
     list(model.parameters())[which].register_hook(lambda gradient: gradient * torch.nan)
     with pytest.raises(FloatingPointError, match="a gradient is not finite: rate .* step 1 of epoch 1"):
         training.fit(model, task, **presets.PRESETS["toy"]["fit"])
@@ -209,9 +209,9 @@ def test_it_computes_with_the_threads_asked_for_and_then_as_before(task, monkeyp
 
 
 def test_a_fingerprint_leaves_the_model_in_its_mode(task):
-    model = presets.build(presets.PRESETS["toy"], task, 0).eval()
-    found = training.identity(model, task)
-    assert not any(part.training for part in model.modules()) and training.identity(model.train(), task) == found
+    model = tasks.build(presets.PRESETS["toy"], task, 0).eval()
+    found = training.fingerprint(model, task)
+    assert not any(part.training for part in model.modules()) and training.fingerprint(model.train(), task) == found
 
 
 def test_ctrl_c_keeps_what_was_learned(task, monkeypatch, capsys):
@@ -240,12 +240,12 @@ def test_predictions_come_in_the_order_asked_for(task):
 
 
 def test_the_convolution_learns_with_nothing_held_out_and_comes_back(tmp_path, monkeypatch):
-    monkeypatch.setattr(presets, "CACHE", tmp_path)
+    monkeypatch.setattr(tasks, "CACHE", tmp_path)
     preset = presets.PRESETS["convolution"] | {"task": {"name": "toy", "min_films": 1, "hold_out": False}}
-    task = presets.prepare(**preset["task"])
+    task = tasks.prepare(**preset["task"])
     assert len(task.train_rows) == len(task.reviews) and len(task.film_rows) == len(task.random_rows) == 0
     preset |= {"model": preset["model"] | {"num_units": 8}}
-    model = presets.build(preset, task, 0)
+    model = tasks.build(preset, task, 0)
     before = torch.cat([table.weight for table in model.tables], dim=1).detach()
     history = training.fit(model, task, **preset["fit"] | {"epochs": 15, "batch_size": 32})
     assert training.best_epoch(history) is history[-1] and history[-1]["train_accuracy"] > 0.75

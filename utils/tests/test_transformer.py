@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from utils import twins
+from utils import parity
 from utils.attention import MultiHeadAttention, attend, padding_mask, softargmax
 from utils.classifiers import LectureClassifier, ReviewClassifier, WordConvolution
-from utils.tests.taught import beam_search, translator_of
+from utils.tests.taught import translator_of
 from utils.transformer import (
     Decoder,
     DecoderLayer,
@@ -32,14 +32,14 @@ def test_encoder_layer_equals_torch(norm_first, need_weights):
         batch, d_model = int(torch.randint(1, 5, (), generator=generator)), heads * 16
         mask = padding_mask(torch.randint(1, size + 1, (batch,), generator=generator), size) if masked else None
         hidden = ~mask[:, 0] if masked else None
-        found = twins.differences(
+        found = parity.max_relative_error(
             EncoderLayer(d_model, heads, 48, norm_first=norm_first),
             nn.TransformerEncoderLayer(d_model, heads, 48, dropout=0.0, batch_first=True, norm_first=norm_first),
             lambda ours, x, mask=mask: ours(x, mask=mask, need_weights=need_weights)[0],
             lambda theirs, x, hidden=hidden: theirs(x, src_key_padding_mask=hidden),
             torch.randn(batch, size, d_model),
         )
-        assert twins.agree(found), found
+        assert parity.within_tolerance(found), found
 
 
 @pytest.mark.parametrize("norm_first", [False, True])
@@ -64,7 +64,8 @@ def test_sinusoidal_positions():
 def test_masked_pool():
     h = torch.tensor([[[1.0, -4.0], [3.0, -2.0], [9.0, 9.0]], [[5.0, 5.0]] * 3])
     mask = torch.tensor([[True, True, False], [False] * 3])
-    assert masked_pool(h, mask).tolist() == [[2.0, -3.0, 3.0, -2.0], [0.0] * 4]
+    wanted = torch.tensor([[4 / 2**0.5, -6 / 2**0.5, 3, -2], [0, 0, 0, 0]])
+    assert torch.allclose(masked_pool(h, mask), wanted)
 
 
 SIZES = st.integers(0, 4)
@@ -93,7 +94,7 @@ def test_masked_pool_is_its_definition(B, T, seed):
     generator = torch.Generator().manual_seed(seed)
     h, mask = torch.randn(B, T, 3, generator=generator), torch.rand(B, T, generator=generator) > 0.5
     for x, real, pooled in zip(h, mask, masked_pool(h, mask), strict=True):
-        wanted = torch.cat([x[real].mean(0), x[real].amax(0)]) if real.any() else torch.zeros(6)
+        wanted = torch.cat([x[real].sum(0) / real.sum().sqrt(), x[real].amax(0)]) if real.any() else torch.zeros(6)
         assert torch.allclose(pooled, wanted, atol=1e-6)
 
 
@@ -110,13 +111,13 @@ ADDED = {"attention.dropout": "attention", "mlp.2": "mlp", "dropout": "all"}
 
 @pytest.mark.parametrize("norm_first", [False, True])
 @pytest.mark.parametrize("part", ["attention.dropout", "mlp.2", "dropout"])
-def test_each_dropout_of_an_encoder_layer_is_on_its_way_and_on_no_other(norm_first, part):
+def test_each_dropout_of_an_encoder_layer_is_progress_path_and_on_no_other(norm_first, part):
     torch.manual_seed(0)
     layer, x = EncoderLayer(8, 2, 16, dropout=0.5, norm_first=norm_first), torch.randn(2, 3, 8)
     assert [name for name, module in layer.named_modules() if isinstance(module, nn.Dropout)] == list(ADDED)
-    nn.init.normal_(layer.attention.out_proj.bias)
+    nn.init.normal_(layer.attention.W_h.bias)
     norm1, norm2 = (nn.Identity(), layer.norm2) if norm_first else (layer.norm1, layer.norm2)
-    bias = layer.attention.out_proj.bias.expand_as(x)  # of attention without weights this is left
+    bias = layer.attention.W_h.bias.expand_as(x)  # of attention without weights this is left
     attended = layer.attention.eval()(layer.norm1(x) if norm_first else x)[0]
     attended = {"attention.dropout": bias, "mlp.2": attended, "dropout": torch.zeros_like(x)}[part]
     y = norm1(x + attended)
@@ -128,20 +129,20 @@ def test_each_dropout_of_an_encoder_layer_is_on_its_way_and_on_no_other(norm_fir
 
 @pytest.mark.parametrize("norm_first", [False, True])
 @pytest.mark.parametrize("part", ["attention.dropout", "cross_attention.dropout", "mlp.2", "dropout"])
-def test_each_dropout_of_a_decoder_layer_is_on_its_way_and_on_no_other(norm_first, part):
+def test_each_dropout_of_a_decoder_layer_is_progress_path_and_on_no_other(norm_first, part):
     torch.manual_seed(0)
     layer = DecoderLayer(8, 2, 16, dropout=0.5, norm_first=norm_first)
     x, memory = torch.randn(2, 3, 8), torch.randn(2, 4, 8)
     names = ["attention.dropout", "cross_attention.dropout", "mlp.2", "dropout"]
     assert [name for name, module in layer.named_modules() if isinstance(module, nn.Dropout)] == names
     for attention in (layer.attention, layer.cross_attention):
-        nn.init.normal_(attention.out_proj.bias)
+        nn.init.normal_(attention.W_h.bias)
     layer.eval()
     y = x
     ways = (
-        ("attention.dropout", layer.norm1, lambda z: layer.attention(z)[0], layer.attention.out_proj.bias),
+        ("attention.dropout", layer.norm1, lambda z: layer.attention(z)[0], layer.attention.W_h.bias),
         ("cross_attention.dropout", layer.norm2, lambda z: layer.cross_attention(z, memory)[0],
-         layer.cross_attention.out_proj.bias),
+         layer.cross_attention.W_h.bias),
         ("mlp.2", layer.norm3, layer.mlp, layer.mlp[3].bias),
     )  # fmt: skip
     for name, norm, way, left in ways:
@@ -216,67 +217,21 @@ def test_derivatives_of_every_kind_by_torch_func():
     assert torch.allclose(many, attend(X, X, X)[0], atol=1e-6)
 
 
-def sure(tokens, rows):
-    return torch.zeros(len(tokens), 5)
-
-
 TRANSLATOR = translator_of(VOCABULARY, VOCABULARY)
-BAD = {
-    "odd number of positions": (lambda: sinusoidal_positions(5, 7), ValueError, "d_model=7 .*: use an even number"),
-    "fewer than no position": (lambda: sinusoidal_positions(-1, 4), RuntimeError, "inconsistent with step sign"),
-    "heads": (lambda: EncoderLayer(8, 3, 16), ValueError, "d_model=8 cannot be split into num_heads=3: use a divisor"),
-    "no heads": (lambda: Encoder(1, 8, 0, 16), ValueError, "num_heads=0: use a divisor of 8"),
-    "heads of a decoder": (lambda: DecoderLayer(8, 5, 16), ValueError, "num_heads=5: use a divisor of 8"),
-    "no heads in a decoder": (lambda: Decoder(2, 8, 0, 16), ValueError, "num_heads=0: use a divisor of 8"),
-    "dropout": (lambda: EncoderLayer(8, 2, 16, dropout=2), ValueError, "between 0 and 1, but got 2"),
-    "dropout of a decoder": (lambda: Decoder(1, 8, 2, 16, dropout=-1), ValueError, "between 0 and 1, but got -1"),
-    "dropout of a translator": (
-        lambda: translator_of(VOCABULARY, VOCABULARY, 1.1), ValueError, "0 and 1, but got 1.1"),
-    "options by place": (lambda: EncoderLayer(8, 2, 16, 0.1), TypeError, "takes 4 positional arguments"),
-    "x too wide": (
-        lambda: Encoder(1, 8, 2, 16)(torch.ones(1, 2, 6)), RuntimeError, "cannot be multiplied .2x6 and 8x18"),
-    "memory too wide": (
-        lambda: Decoder(1, 8, 2, 16)(X, torch.ones(2, 3, 4)), RuntimeError, "cannot be multiplied .6x4"),
-    "another batch of memory": (
-        lambda: Decoder(1, 8, 2, 16)(X, torch.ones(3, 4, 8)), RuntimeError, "must match the size"),
-    "too few caches": (lambda: Decoder(2, 8, 2, 16)(X, X, caches=[None]), ValueError, "shorter"),
-    "pool with numbers": (
-        lambda: masked_pool(X, torch.ones(2, 5)), TypeError, "only implemented on integer and Boolean"),
-    "pool with another mask": (
-        lambda: masked_pool(X, torch.ones(2, 4) > 0), RuntimeError, "must match the size of tensor"),
-    "pool of no element": (lambda: masked_pool(X[:, :0], torch.ones(2, 0) > 0), IndexError, "to have non-zero size"),
-    "no beam": (lambda: beam_search(sure, 1, 2, beam=0), ValueError, "beam=0: keep at least 1 beginning"),
-    "less than no beam": (lambda: beam_search(sure, 1, 2, beam=-3), ValueError, "beam=-3: keep at least 1 beginning"),
-    "translated without a beam": (lambda: TRANSLATOR.translate("a b", beam=0), ValueError, "beam=0: keep at least 1"),
-    "half a beam": (lambda: beam_search(sure, 1, 2, beam=1.5), TypeError, "must be int, not float"),
-    "nothing to translate": (lambda: TRANSLATOR.translate(""), ValueError, "no words"),
-    "blanks to translate": (lambda: TRANSLATOR.translate(" \t\n"), ValueError, "no words"),
-    "unknown words": (
-        lambda: TRANSLATOR.translate("a xylophone b zither"), ValueError, "unknown words: xylophone, zither"),
-    "capitals": (lambda: TRANSLATOR.translate("A b"), ValueError, "unknown words: A$"),
-    "punctuation": (lambda: TRANSLATOR.translate("a b."), ValueError, r"unknown words: b\.$"),
-    "word number too large": (lambda: TRANSLATOR(WORDS + 100, WORDS), IndexError, "index out of range"),
-    "negative word number": (lambda: TRANSLATOR(WORDS, WORDS - 100), IndexError, "index out of range"),
-    "words as floats": (lambda: TRANSLATOR(WORDS.float(), WORDS), RuntimeError, "scalar types: Long, Int"),
-}  # fmt: skip
-for kind, numbers in (("floats", torch.ones(5, 5)), ("integers", torch.ones(2, 1, 5, dtype=torch.int64))):
-    said = f"mask must be boolean .True = may attend., not {numbers.dtype}: use mask > 0"
-    for ways in (False, True):
-        BAD |= {
-            f"{kind}, encoder, {ways}": (
-                lambda m=numbers, w=ways: Encoder(1, 8, 2, 16)(X, mask=m, need_weights=w), ValueError, said),
-            f"{kind}, decoder, {ways}": (
-                lambda m=numbers, w=ways: Decoder(1, 8, 2, 16)(X, X, mask=m, need_weights=w), ValueError, said),
-            f"{kind}, memory, {ways}": (
-                lambda m=numbers, w=ways: Decoder(1, 8, 2, 16)(X, X, memory_mask=m, need_weights=w), ValueError, said),
-            f"narrow {kind}, encoder, {ways}": (
-                lambda m=numbers, w=ways: Encoder(1, 8, 2, 16)(X, mask=m[..., :4] > 0, need_weights=w),
-                RuntimeError, "must match the size of tensor"),
-        }  # fmt: skip
+BAD = {  # a call, and what our message must say
+    "odd number of positions": (lambda: sinusoidal_positions(5, 7), "d_model=7 .*: use an even number"),
+    "heads": (lambda: EncoderLayer(8, 3, 16), "d_model=8 cannot be split into num_heads=3: use a divisor"),
+    "heads of a decoder": (lambda: DecoderLayer(8, 5, 16), "num_heads=5: use a divisor of 8"),
+    "too few caches": (lambda: Decoder(2, 8, 2, 16)(X, X, caches=[None]), "shorter"),
+    "no beam": (lambda: TRANSLATOR.translate("a b", beam=0), "beam=0: keep at least 1 beginning"),
+    "nothing to translate": (lambda: TRANSLATOR.translate(" \t\n"), "no words"),
+    "unknown words": (lambda: TRANSLATOR.translate("a xylophone B"), "unknown words: xylophone, B"),
+    "a special token": (lambda: TRANSLATOR.translate("a <end>"), "unknown words: <end>"),
+}
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_call_says_what_is_wrong(name):
-    call, error, said = BAD[name]
-    with pytest.raises(error, match=said):
+    call, said = BAD[name]
+    with pytest.raises(ValueError, match=said):
         call()

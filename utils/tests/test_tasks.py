@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from utils import datasets, presets, text
+from utils import datasets, presets, tasks, text
 
 
 def test_log_odds_count_a_film_once():
@@ -17,27 +17,27 @@ def test_log_odds_count_a_film_once():
     vocabulary = text.build_vocabulary(tokens, everyone, films, 1)
     words = text.encode(tokens, vocabulary)
     reviews = datasets.Reviews(texts, labels, films, labels, labels, "")
-    task = presets.Task(reviews, reviews, everyone, everyone, everyone, vocabulary, words, words)
-    odds = dict(zip(vocabulary.itos, presets.log_odds(task).tolist()))
+    task = tasks.Task(reviews, reviews, everyone, everyone, everyone, vocabulary, words, words)
+    odds = dict(zip(vocabulary.itos, tasks.log_odds(task).tolist()))
     assert odds["good"] > odds["goblin"] > 0 > odds["bad"] and odds["<pad>"] == 0
     assert abs(odds["goblin"] + odds["dull"]) < 0.1  # three reviews of one film weigh as one review
-    rest = presets.log_odds(dataclasses.replace(task, train_rows=everyone[3:]))
+    rest = tasks.log_odds(dataclasses.replace(task, train_rows=everyone[3:]))
     assert rest[vocabulary.stoi["goblin"]] == rest[vocabulary.stoi["<unk>"]]  # held-out reviews are not counted
 
 
 @pytest.mark.parametrize("name", ["encoder", "convolution"])
 def test_half_of_a_words_numbers_start_at_its_log_odds_and_half_at_minus_that(task, name):
-    started, plain = (presets.build(presets.PRESETS[name] | {"start": start}, task, 0) for start in (0.1, 0.0))
-    for numbers, before in zip(started.word_numbers(), plain.word_numbers(), strict=True):
+    started, plain = (tasks.build(presets.PRESETS[name] | {"log_odds_scale": start}, task, 0) for start in (0.1, 0.0))
+    for numbers, before in zip(started.embedding_tables(), plain.embedding_tables(), strict=True):
         for half, sign in zip((numbers - before).chunk(2, dim=1), (1, -1)):
-            assert torch.allclose(half, sign * 0.1 * presets.log_odds(task)[:, None].expand_as(half), atol=1e-6)
+            assert torch.allclose(half, sign * 0.1 * tasks.log_odds(task)[:, None].expand_as(half), atol=1e-6)
     moved = [n for n, p in plain.named_parameters() if not torch.equal(p, started.get_parameter(n))]
-    assert len(moved) == len(plain.word_numbers())  # tables, and nothing else
+    assert len(moved) == len(plain.embedding_tables())  # tables, and nothing else
 
 
 def test_held_out_reviews_give_no_word_to_the_vocabulary(tmp_path, monkeypatch):
     """A word of one held-out review, in films enough, would enter if they were counted."""
-    monkeypatch.setattr(presets, "CACHE", tmp_path)
+    monkeypatch.setattr(tasks, "CACHE", tmp_path)
     toy, test = datasets.load("toy")
     train, film, random = datasets.hold_out(toy.films)
     texts = list(toy.texts)
@@ -46,10 +46,10 @@ def test_held_out_reviews_give_no_word_to_the_vocabulary(tmp_path, monkeypatch):
     spoilt = dataclasses.replace(toy, texts=texts, key="spoilt")
     monkeypatch.setattr(datasets, "load", lambda name: (spoilt, test))
     for options in ({"min_films": 1}, {"max_words": 10**6}):
-        task = presets.prepare("toy", **options)
+        task = tasks.prepare("toy", **options)
         assert "zyzzyva" not in task.vocabulary.stoi and "film" in task.vocabulary.stoi
         assert all(map(torch.equal, (task.train_rows, task.film_rows, task.random_rows), (train, film, random)))
-        everything = presets.prepare("toy", **options, hold_out=False)
+        everything = tasks.prepare("toy", **options, hold_out=False)
         assert "zyzzyva" in everything.vocabulary.stoi and everything.train_rows.equal(torch.arange(2000))
         assert len(everything.film_rows) == len(everything.random_rows) == 0
 
@@ -63,12 +63,12 @@ def test_both_halves_become_their_own_words(task):
 
 
 def test_reviews_are_cut_after_their_first_words_and_tokenizers_have_caches_of_their_own(tmp_path, monkeypatch):
-    monkeypatch.setattr(presets, "CACHE", tmp_path)
-    cut = presets.prepare("toy", max_words=50, tokenizer="spaces", max_first_tokens=5)
-    whole = presets.prepare("toy", max_words=50, tokenizer="spaces")
+    monkeypatch.setattr(tasks, "CACHE", tmp_path)
+    cut = tasks.prepare("toy", max_words=50, tokenizer="spaces", max_first_tokens=5)
+    whole = tasks.prepare("toy", max_words=50, tokenizer="spaces")
     assert cut.words[3].equal(whole.words[3][:5]) and int(cut.test_words.lengths.max()) == 5
     assert len(cut.vocabulary) == 52
-    presets.prepare("toy", min_films=1)
+    tasks.prepare("toy", min_films=1)
     names = {f"tokens-toy{kind}-{part}.pt" for kind in ("", "-spaces") for part in ("train", "test")}
     assert {path.name for path in tmp_path.iterdir()} == names
 
@@ -88,12 +88,12 @@ def by_counting(task):
 
 
 def test_log_odds_are_their_definition(task):
-    assert torch.allclose(presets.log_odds(task), by_counting(task), atol=1e-5)
+    assert torch.allclose(tasks.log_odds(task), by_counting(task), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["encoder", "convolution", "toy"])
 def test_a_seed_is_one_model(task, name):
-    first, again, other = (presets.build(presets.PRESETS[name], task, seed).state_dict() for seed in (0, 0, 1))
+    first, again, other = (tasks.build(presets.PRESETS[name], task, seed).state_dict() for seed in (0, 0, 1))
     assert all(map(torch.equal, first.values(), again.values()))
     assert not all(map(torch.equal, first.values(), other.values()))
 
@@ -101,25 +101,24 @@ def test_a_seed_is_one_model(task, name):
 def test_every_preset_has_what_it_needs(task):
     """Each builds and answers; none of its names is one that nothing reads."""
     for name, preset in presets.PRESETS.items():
-        assert preset.keys() <= {"task", "kind", "model", "start", "fit"}, name
-        assert presets.build(preset, task, 0).eval()(task.words[0][None].long()).shape == (1, 2)
+        assert preset.keys() <= {"task", "model_class", "model", "log_odds_scale", "fit"}, name
+        assert tasks.build(preset, task, 0).eval()(task.words[0][None].long()).shape == (1, 2)
 
 
 BAD = {
-    "another set": (lambda: presets.prepare("imbd"), ValueError, "no data set is called 'imbd': use 'imdb' or 'toy'"),
-    "another tokenizer": (lambda: presets.prepare("toy", tokenizer="bert"), KeyError, "bert"),
+    "another set": (lambda: tasks.prepare("imbd"), ValueError, "no data set is called 'imbd': use 'imdb' or 'toy'"),
+    "another tokenizer": (lambda: tasks.prepare("toy", tokenizer="bert"), KeyError, "bert"),
     "films beyond all": (
-        lambda: presets.prepare("toy", min_films=10**6),
+        lambda: tasks.prepare("toy", min_films=10**6),
         ValueError,
         "no word is in 1000000 different films",
     ),
-    "another option": (lambda: presets.prepare("toy", minimum=3), TypeError, "unexpected keyword argument 'minimum'"),
 }
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_call_says_what_is_wrong(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(presets, "CACHE", tmp_path)
+    monkeypatch.setattr(tasks, "CACHE", tmp_path)
     call, error, said = BAD[name]
     with pytest.raises(error, match=said):
         call()
