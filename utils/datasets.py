@@ -1,4 +1,4 @@
-"""Data sets as they come, one loader each: IMDB (Maas et al., 2011) and the small built-in ones."""
+"""The data sets, with one loader each: IMDB (Maas et al., 2011) and the small built-in ones."""
 
 import hashlib
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ DATA = Path(__file__).resolve().parent.parent / "data"
 class Reviews:
     """Reviews in a fixed order, n of them.
 
-    texts: sequence of str; labels (n,) 0 = negative, 1 = positive; films (n,) a number for the film each is about (in
-    the toy set, for its sentence frame); stars (n,), 0 where unknown; pairs (n,) the number of the mirror pair, -1 for
-    none; key: a str that changes whenever the texts do.
+    texts: sequence of str. labels (n,): 0 = negative, 1 = positive. films (n,): the id of the film that each is about
+    (in the toy set, of its sentence frame). stars (n,): 0 where unknown. pairs (n,): the id of the mirror pair, -1 for
+    none. key: a str that changes whenever the texts do.
     """
 
     texts: Sequence
@@ -38,7 +38,7 @@ class Reviews:
 def load(name, folder=DATA):
     """Training and test reviews of "imdb" or "toy", as two `Reviews`.
 
-    Raises ImdbUnavailable where neither disk nor network has IMDB, ImdbDamaged where what there is cannot be used.
+    ImdbUnavailable if IMDB is neither on disk nor on the network, ImdbDamaged if what is there cannot be used.
     """
     if name == "toy":
         return read_reviews(DATA / "toy_reviews_train.tsv"), read_reviews(DATA / "toy_reviews_test.tsv")
@@ -48,7 +48,7 @@ def load(name, folder=DATA):
 
 
 def reviews(*, texts, key, **numbers):
-    """`Reviews` of lists."""
+    """`Reviews` made of lists."""
     return Reviews(texts=texts, key=key, **{name: torch.tensor(column) for name, column in numbers.items()})
 
 
@@ -60,8 +60,8 @@ def table(name):
 def hold_out(films, share=0.1, seed=0):
     """Split rows in three: training, validation by film, random validation. Returns three sorted tensors of rows.
 
-    Validation by film takes `share` of all rows, whole films at a time, so that training sees none of its films; the
-    random validation takes as many single reviews of the other films. films (n,).
+    Validation by film takes `share` of all rows, whole films at a time, so that training sees none of its films. The
+    random validation takes as many single reviews of the other films. films (n,). ValueError if share is not below 0.5.
     """
     if not 0 <= share < 0.5:
         raise ValueError(f"{share=}: each of two validations takes as much, so use less than 0.5")

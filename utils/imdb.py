@@ -1,7 +1,7 @@
-"""IMDB (Maas et al., 2011), found or fetched, and checked: what `datasets.load("imdb")` stands on.
+"""IMDB (Maas et al., 2011): found on disk or downloaded, and checked. `datasets.load("imdb")` uses this module.
 
-Its archive is read and never unpacked, so nothing in it can name a place on the disk. What was read and found to be
-IMDB is kept in one file.
+The archive is read and never unpacked, so nothing in it can choose where a file is written. What was read and found to
+be IMDB is kept in one file.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ SHA256 = "c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe"
 TEXTS_SHA256 = "07722abb3341e017c7eb226d36c60cee3d927285d55ce069013c94cbf031a6b7"  # see `fingerprint`
 MEMBER = re.compile(r"aclImdb/(train|test)/((pos|neg)/\d+_\d+\.txt|urls_(pos|neg)\.txt)")
 MOST_BYTES = 10**9  # in all members; IMDB with its unlabelled reviews has far less
-# What tarfile and what it stands on raise for a damaged archive; the last three for sizes that no file can have.
+# What tarfile and the modules below it raise for a damaged archive; the last three for impossible sizes.
 DAMAGE = (
     *(OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError, ValueError),
     *(OverflowError, MemoryError, RecursionError),
@@ -31,22 +31,22 @@ DAMAGE = (
 
 
 class ImdbUnavailable(RuntimeError):
-    """IMDB is neither on the disk nor to be had over the network."""
+    """IMDB is neither on disk nor available over the network."""
 
 
 class ImdbDamaged(ValueError):
-    """What there is of IMDB, or what IMDB_ARCHIVE names, cannot be used."""
+    """A file that should hold IMDB, or the one that IMDB_ARCHIVE names, cannot be used."""
 
 
 def load(folder):
-    """Training and test half, each a dict of `columns` and the texts' key. Kept in `folder`/imdb.pt."""
-    key = f"1 {TEXTS_SHA256}"  # another number whenever the same texts are to be kept in another way
+    """The training and the test half, each a dict of `columns` and the texts' key. Kept in `folder`/imdb.pt."""
+    key = f"1 {TEXTS_SHA256}"  # to be increased whenever the same texts are kept in a different form
     kept = cached(folder / "imdb.pt", key, lambda: read(find_archive(folder)))
     return tuple(kept[half] | {"key": f"{half} {key}"} for half in ("train", "test"))
 
 
 def find_archive(folder):
-    """The path of an IMDB archive: IMDB_ARCHIVE if set, else downloaded to `folder` and held to its check sum."""
+    """The path of an IMDB archive: IMDB_ARCHIVE if set, otherwise a download in `folder` with the right checksum."""
     named = os.environ.get("IMDB_ARCHIVE")
     if named:
         if not Path(named).is_file():
@@ -83,19 +83,19 @@ def first_line(problem):
 def read(archive, sha256=TEXTS_SHA256):
     """Both halves of `archive`: {"train": columns, "test": columns}, see `columns`.
 
-    Raises ImdbDamaged if it is cut short or damaged, or its texts are not those of the fingerprint `sha256`.
+    ImdbDamaged if it is cut short or damaged, or if its texts do not have the fingerprint `sha256`.
     """
     texts, films, size = {}, {}, 0
     try:
         with tarfile.open(archive) as tar:
             for member in tqdm(tar, f"reading {archive.name}", unit=" files", mininterval=1, file=sys.stdout):
-                check(member.size >= 0, f"{member.name} has less than no bytes")
+                check(member.size >= 0, f"{member.name} has a negative size")
                 size += 512 + member.size
                 check(size < MOST_BYTES, "it grows beyond 1 GB")
                 if member.isfile() and MEMBER.fullmatch(member.name):
                     name = member.name.removeprefix("aclImdb/")
                     (films if "/urls_" in name else texts)[name] = tar.extractfile(member).read()
-            while rest := tar.fileobj.read(2**20):  # at its end stands gzip's check sum
+            while rest := tar.fileobj.read(2**20):  # gzip's checksum comes at its end
                 size += len(rest)
                 check(size < MOST_BYTES, "it grows beyond 1 GB")
         check(fingerprint(texts) == sha256, f"what it holds, {len(texts)} labelled reviews, is not IMDB")
@@ -110,7 +110,7 @@ def check(holds, problem):
 
 
 def fingerprint(texts):
-    """SHA-256 over the names and texts of all reviews: it changes with a single letter."""
+    """SHA-256 over the names and texts of all reviews; it changes if a single letter does."""
     total = hashlib.sha256()
     for name, text in sorted(texts.items()):
         total.update(f"{name} {len(text)}\n".encode() + text)
@@ -118,7 +118,7 @@ def fingerprint(texts):
 
 
 def columns(half, texts, films):
-    """The reviews of "train" or "test", negative ones first: texts, labels (0, 1), films (numbers), stars."""
+    """The reviews of "train" or "test", negative ones first: texts, labels (0, 1), films (ids), stars."""
     found = {"texts": [], "labels": [], "films": [], "stars": []}
     for label, name in enumerate(("neg", "pos")):
         pattern = re.compile(rf"{half}/{name}/(\d+)_(\d+)\.txt")

@@ -1,6 +1,6 @@
-"""The pictures that more than one notebook draws, and the colours they share.
+"""The pictures that more than one notebook draws, and their colours.
 
-Colours are Okabe and Ito's, told apart by colour-blind readers too; each means one thing in every figure.
+The colours are Okabe and Ito's, which colour-blind readers can tell apart; each has one meaning in every figure.
 """
 
 import matplotlib.pyplot as plt
@@ -12,7 +12,7 @@ TRAINING, FILM, RANDOM, TEST = "#999999", "#D55E00", "#56B4E9", "#000000"  # on 
 
 
 def use_style():
-    """Give every figure after this call the series' look; in a notebook also two pixels for each point."""
+    """Give every figure after this call the look of the series, and in a notebook two pixels per point."""
     if shell := get_ipython():
         shell.run_line_magic("matplotlib", "inline")
         shell.run_line_magic("config", "InlineBackend.figure_format = 'retina'")
@@ -32,10 +32,10 @@ def use_style():
 
 
 def draw_matrices(*parts, columns=()):
-    """Draw a formula of matrices, true to their shapes: each part is text, such as "=", or (matrix, name, colour).
+    """Draw a formula of matrices, true to their shapes. Each part is text, such as "=", or (matrix, name, colour).
 
-    A matrix is a tensor of one dimension (drawn as a column) or two; the larger an entry beside the largest of its
-    matrix, or beside 1, the deeper its colour. `columns` names the columns of every matrix with as many of them.
+    A matrix is a tensor of one dimension (drawn as a column) or two. The larger an entry is relative to the largest in
+    its matrix, or to 1, the deeper its colour. `columns` names the columns of every matrix that has as many of them.
     """
     shown = [part if isinstance(part, str) else (_as_grid(part[0]), *part[1:]) for part in parts]
     tallest = max(part[0].shape[0] for part in shown if not isinstance(part, str))
@@ -75,9 +75,9 @@ def _short(number):
 
 
 def attention_map(weights, queries, keys, title=""):
-    """Draw `weights` (T_q, T_k), a row for each query and a column for each key, on the current axes.
+    """Draw `weights` (T_q, T_k) on the current axes, with one row per query and one column per key.
 
-    `queries` and `keys` name the rows and the columns. White is 0, the full colour 1.
+    `queries` and `keys` are the names of rows and columns. White is 0, the full colour is 1.
     """
     axis = plt.gca()
     colors = LinearSegmentedColormap.from_list("weights", ["white", WEIGHTS])
@@ -94,11 +94,11 @@ def attention_map(weights, queries, keys, title=""):
     axis.grid(False)
 
 
-def layer(axis, names, ways_around, title):
-    """Draw the parts of a layer in a row: `names` from the input to the output, with numbered arrows between them.
+def layer(axis, names, residuals, title):
+    """Draw the parts of a layer in a row, `names` from the input to the output, with numbered arrows between them.
 
-    ways_around: (start, end) for each residual connection, from the arrow that leaves part `start` to part `end`.
-    Part i stands at x = 1.4 i, y = 0.
+    residuals: (start, end) for each residual path, from the arrow that leaves part `start` to part `end`.
+    Part i is at x = 1.4 i, y = 0.
     """
     arrow, numbers, last = {"arrowstyle": "->"}, "①②③④⑤⑥⑦⑧⑨", len(names) - 1
     for i, name in enumerate(names):
@@ -110,7 +110,7 @@ def layer(axis, names, ways_around, title):
         axis.text(x + 0.3 * ((i == 0) - (i == last)), 0, name, ha="center", va="center", size=9)
         if i:
             axis.annotate("", (x - 0.45, 0), (x - 0.95, 0), arrowprops=arrow)
-    for start, end in ways_around:
+    for start, end in residuals:
         left, right = 1.4 * start + 0.6, 1.4 * end
         axis.plot([left, left, right], [0, 0.9, 0.9], color="black", linewidth=1)
         axis.annotate("", (right, 0.4), (right, 0.93), arrowprops=arrow)
@@ -120,7 +120,7 @@ def layer(axis, names, ways_around, title):
     axis.axis("off")
 
 
-# The boxes of the map: the notebook that teaches it, x and y of its middle, width, text, colour.
+# The boxes of the map: the notebook that teaches it, x and y of its centre, width, text, colour.
 MAP = (
     (5, 1.5, 0.4, 2.4, "words + positions", None),
     (5, 1.5, 2.2, 2.2, "self-attention", WEIGHTS),
@@ -159,7 +159,7 @@ MAP_ARROWS = (  # through points x, y, x, y, …
 
 
 def transformer_map(notebook):
-    """Draw the map of the Transformer: what `notebook` (a number) teaches in bold, what is still to come pale."""
+    """Draw the map of the Transformer: what `notebook` (a number) teaches in bold, what comes later pale."""
     figure, axis = plt.subplots(figsize=(9, 5.4))
     for x, y, width, height, name, color in (
         (0.2, 1.75, 2.75, 3.9, "encoder, N layers", "#999999"),

@@ -1,4 +1,4 @@
-"""Goes on in a Python that has the requirements: the running one, else `.venv`. Standard library only."""
+"""Continues in a Python that has the requirements: the running one, otherwise `.venv`. Standard library only."""
 
 import hashlib
 import importlib.util
@@ -25,10 +25,10 @@ NOTEBOOKS = (*LIBRARY, "jupyterlab", "ipython", "nbformat", "pyzmq")
 TESTS = (*NOTEBOOKS, "pytest", "pytest-xdist", "hypothesis", "nbval", "nbclient", "psutil", "latex2mathml", "pillow")
 USABLE = {"torch": ((2, 6), (3,)), "torchtext": ((0, 6), (0, 7)), "ipywidgets": ((7, 7), (9,))}
 
-# Whoever starts kernels gets those of this environment, not of the home directory.
+# Kernels are those of this environment, not of the home directory.
 os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
 
-FAILURES = (  # what pip and venv say → what the reader is told; the first that fits
+FAILURES = (  # what pip and venv print → what we print; the first that fits
     (
         r"No space left on device|not enough space on the disk",
         "The disk, or the folder for temporary files, is full: make room (3 GB, with CUDA 13 GB) and start again.",
@@ -49,13 +49,13 @@ FAILURES = (  # what pip and venv say → what the reader is told; the first tha
 
 
 def enter(argv, packages):
-    """Return if the running Python has `packages`; else do `argv` in `.venv`, made or brought up to date first."""
+    """Return if the running Python has `packages`; otherwise do `argv` in `.venv`, which is made or updated first."""
     files = [REQUIREMENTS, TEST_REQUIREMENTS] if packages == TESTS else [REQUIREMENTS]
     missing, in_venv = lacking(packages), stamp(REQUIREMENTS).exists() and VENV.samefile(sys.prefix)
     if not missing and (not in_venv or installed(files)):
         return
     if not installed(files):
-        with only_one():
+        with installation_lock():
             if not installed(files):  # or another process has done it meanwhile
                 install(files, missing)
     elif in_venv:
@@ -64,7 +64,7 @@ def enter(argv, packages):
 
 
 def lacking(packages):
-    """Which of `packages` the running Python lacks, or has in a version that is of no use; a list of names."""
+    """Those of `packages` that the running Python lacks, or has in an unusable version; a list of names."""
     missing = []
     for name in packages:
         least, below = USABLE.get(name, ((0,), (sys.maxsize,)))
@@ -99,8 +99,8 @@ def installed(files):
 
 
 @contextmanager
-def only_one():
-    """Of several installations in this folder one at a time; the others wait. Windows has no such lock."""
+def installation_lock():
+    """Lets one installation in this folder run at a time, while others wait. Windows has no such lock."""
     try:
         import fcntl
     except ImportError:
@@ -170,7 +170,7 @@ def install_cpu_torch(pip):
 
 
 def step(command, unless=None):
-    """Run one step of the installation, showing its large downloads. Exits where it fails, `unless` it said that."""
+    """Run one step of the installation and show its large downloads. Exits if it fails, `unless` it printed that."""
     said = ""
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
@@ -185,7 +185,7 @@ def step(command, unless=None):
 
 
 def explain(failure):
-    """One line with the remedy for a failure that we know; for any other, the end of what was said."""
+    """One line with the remedy for a known failure; for any other, the end of what was printed."""
     for pattern, remedy in FAILURES:
         if found := re.search(pattern, failure):
             return found.expand(remedy)
@@ -193,7 +193,7 @@ def explain(failure):
 
 
 def replace_process(command):
-    """Go on as `command`. Windows cannot replace a process: there it is a child, which Ctrl-C is left to."""
+    """Continue as `command`. Windows cannot replace a process: there it becomes a child, which handles Ctrl-C."""
     sys.stdout.flush()
     if os.name == "posix":
         os.execv(command[0], command)

@@ -24,9 +24,9 @@ from utils.files import atomic_write
 FOLDER = environment.ROOT / "notebooks"
 TESTS = environment.ROOT / "utils" / "tests"
 
-# Cells with this tag may print something else each time: times, training logs, widgets.
+# Cells with this tag may print something different each time: times, training logs, widgets.
 IGNORED = "nbval-ignore-output"
-# What cells with this tag show is for the reader's screen alone, and never stored: texts that others wrote.
+# What cells with this tag show is never stored, because others wrote these texts.
 PRIVATE = "private"
 NBVAL = (
     "--nbval",
@@ -36,21 +36,21 @@ NBVAL = (
 )
 SHARED_OUT = ("--numprocesses=auto", "--maxprocesses=4", "--no-loadscope-reorder")  # more need more than 8 GB of memory
 
-# The first code cell of every notebook, but for the address. Colab has torch, numpy and what these three build upon.
+# The first code cell of every notebook, without the address. Colab has torch, numpy and what these three need.
 BOOTSTRAP = """\
-# The same cell opens every notebook: it makes `import utils` work.
+# Every notebook begins with this cell, which makes `import utils` work.
 import sys
 from pathlib import Path
 
 REPOSITORY, BRANCH = "", "main"  # for Colab: `python3 -m utils publish` writes them
 if "google.colab" in sys.modules:
     if not Path("../utils").exists():
-        house = Path("/content/attention")
-        if not house.exists():
-            assert REPOSITORY, f"no address is written here: upload the whole folder to {house}"
-            !git clone --quiet --depth 1 --branch {BRANCH} {REPOSITORY} {house}
-        assert house.exists(), f"{REPOSITORY} could not be fetched: is it right, and public?"
-        %cd -q {house}/notebooks
+        folder = Path("/content/attention")
+        if not folder.exists():
+            assert REPOSITORY, f"REPOSITORY is empty: upload the whole project to {folder}"
+            !git clone --quiet --depth 1 --branch {BRANCH} {REPOSITORY} {folder}
+        assert folder.exists(), f"{REPOSITORY} could not be fetched: is it right, and public?"
+        %cd -q {folder}/notebooks
     !pip install --quiet --no-deps torchtext==0.6.0 sentencepiece pooch
 roots = [p for p in (Path.cwd(), *Path.cwd().parents) if (p / "utils/attention.py").exists()]
 assert roots, f"no utils/ above {Path.cwd()}: put this notebook back into its folder, notebooks/"
@@ -78,7 +78,7 @@ KERNEL_OPTIONS = [
 class SilentOutput(OutputWidget):
     """Takes what `interact` draws, as any front end does, but never writes to the kernel.
 
-    nbclient's own does, on the socket on which it waits for the cell's reply: some waits then miss the reply for good.
+    nbclient's own class does, on the socket on which it waits for the cell's reply, and sometimes never gets the reply.
     """
 
     def sync_state(self):
@@ -91,9 +91,9 @@ def notebook_paths():
 
 
 def test(arguments):
-    """One run of pytest over all notebooks and the tests of `utils`; returns its exit code.
+    """Run pytest over all notebooks and the tests of `utils`; returns its exit code.
 
-    Its processes, one for each core, share the files out. Each computes with one thread: more would hinder the others.
+    Its processes, one per core, share the files. Each computes with one thread; more would slow the others down.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     command = [*NBVAL, *SHARED_OUT, *map(str, notebook_paths()), str(TESTS), *arguments]
@@ -102,9 +102,10 @@ def test(arguments):
 
 
 def run(arguments):
-    """Re-execute the notebooks named, or all, and store them; exits at the first that fails, which is left untouched.
+    """Re-execute the notebooks named in `arguments`, or all, and store them. Exits at the first that fails.
 
-    One whose checked outputs came out as stored is left untouched too, unless `arguments` has --force.
+    A notebook that fails, or whose checked outputs are those stored (without --force), is left untouched. Definitions
+    that it teaches are written to their home in `utils`.
     """
     force = "--force" in arguments
     names = [name for name in arguments if name != "--force"]
@@ -114,7 +115,7 @@ def run(arguments):
         try:
             book = normalised(execute(path))
         except (CellControlSignal, DeadKernelError, ValueError) as problem:
-            sys.exit(f"{problem}\n{path} is left as it was.")
+            sys.exit(f"{problem}\n{path} was not changed.")
         changed = force or comparable(book) != comparable(nbformat.read(path, as_version=4))
         if changed:
             write(book, path)

@@ -1,7 +1,7 @@
-"""What was only read and run stays on the disk as stored: Jupyter's hook for saving, and what it compares.
+"""A notebook that was only read and run keeps its stored file: Jupyter's hook before saving, and what it compares.
 
-Without it, opening a notebook is enough to change it: JupyterLab writes its own metadata, drops alt texts, and stores
-other pixels; git sees it, and so does `test`.
+Without it, running and saving a notebook changes the file: JupyterLab writes its own metadata, drops alt texts and
+stores different pixels, which git and `test` would report.
 """
 
 import hashlib
@@ -16,12 +16,12 @@ METADATA = {
 
 
 def keep_stored(model, path, contents_manager, **_):
-    """Jupyter's hook before saving `model` to `path`: where only outputs differ from those stored, keep those."""
+    """Jupyter's hook before it saves `model` to `path`: if only outputs differ, keep the stored file."""
     file = Path(contents_manager.root_dir, path.strip("/"))
     if model["type"] != "notebook" or not file.exists():
         return
     stored, saved = nbformat.read(file, as_version=4), nbformat.from_dict(model["content"])
-    # The metadata tells who wrote it last: after an edit it is JupyterLab's, and then outputs are saved like all else.
+    # After an edit the metadata are JupyterLab's; from then on outputs are saved, too.
     if stored.metadata == METADATA | {"source_sha256": source_sha256(stored)} and written(stored) == written(saved):
         model["content"] = stored
 
@@ -32,6 +32,6 @@ def written(book):
 
 
 def source_sha256(book):
-    """A fingerprint of the code, stored with the outputs: it tells when they are those of other code."""
+    """A fingerprint of the code, stored with the outputs, which tells whether they belong to this code."""
     source = "\0".join(cell.source for cell in book.cells if cell.cell_type == "code")
     return hashlib.sha256(source.encode()).hexdigest()

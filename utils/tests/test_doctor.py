@@ -10,7 +10,7 @@ from utils.cli import doctor, environment
 
 
 @pytest.fixture
-def house(tmp_path, monkeypatch):
+def repo_copy(tmp_path, monkeypatch):
     """A checkout with IMDB, room, and this Python."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "imdb.pt").write_text("")
@@ -29,7 +29,7 @@ def said(capsys):
     return {line[4:17].strip(): (line[:2], line[17:]) for line in capsys.readouterr().out.splitlines()}
 
 
-def test_where_all_is_well_it_says_so_in_ten_lines(house, capsys):
+def test_where_all_is_well_it_says_so_in_ten_lines(repo_copy, capsys):
     assert doctor.main([]) == 0
     lines = said(capsys)
     assert len(lines) == 10 and all(sign == "ok" for sign, _ in lines.values())
@@ -37,24 +37,24 @@ def test_where_all_is_well_it_says_so_in_ten_lines(house, capsys):
     assert lines["Python"][1].endswith(sys.executable)
 
 
-def test_without_an_environment_nothing_is_installed_and_the_remedy_said(house, capsys, monkeypatch):
+def test_without_an_environment_nothing_is_installed_and_the_remedy_said(repo_copy, capsys, monkeypatch):
     monkeypatch.setattr(environment, "lacking", lambda packages: ["torch"])
-    monkeypatch.setattr(environment, "VENV", house / ".venv")
+    monkeypatch.setattr(environment, "VENV", repo_copy / ".venv")
     assert doctor.main([]) == 1
     lines = said(capsys)
     for name in ("environment", "torch", "torchtext", "jupyterlab"):
         assert lines[name][0] == "!!" and "python3 -m utils lab" in lines[name][1]
-    assert not (house / ".venv").exists()
+    assert not (repo_copy / ".venv").exists()
 
 
-def test_a_broken_package_is_quoted(house, capsys, monkeypatch):
+def test_a_broken_package_is_quoted(repo_copy, capsys, monkeypatch):
     broken = doctor.PROBE.replace("import torch\n", "raise OSError('libtorch.so is gone')\n", 1)
     monkeypatch.setattr(doctor, "PROBE", broken.replace("import torchtext", "").replace("torchtext.__v", "json.__v"))
     assert doctor.main([]) == 1
     assert "libtorch.so is gone: delete" in said(capsys)["torch"][1]
 
 
-def test_a_package_that_crashes_python_is_named_and_hides_no_other(house, capsys, monkeypatch):
+def test_a_package_that_crashes_python_is_named_and_hides_no_other(repo_copy, capsys, monkeypatch):
     broken = doctor.PROBE.replace("import torch\n", "import os; os._exit(7)\n", 1)
     monkeypatch.setattr(doctor, "PROBE", broken)
     assert doctor.main([]) == 1
@@ -66,19 +66,19 @@ def test_a_package_that_crashes_python_is_named_and_hides_no_other(house, capsys
     assert lines["torchtext"][0] == lines["jupyterlab"][0] == "ok"
 
 
-def test_imdb(house, sound, capsys, monkeypatch):
-    (house / "data" / "imdb.pt").unlink()
+def test_imdb(repo_copy, sound, capsys, monkeypatch):
+    (repo_copy / "data" / "imdb.pt").unlink()
     assert doctor.main([]) == 1 and "python3 -m utils data" in said(capsys)["IMDB"][1]
-    monkeypatch.setenv("IMDB_ARCHIVE", str(house / "missing.tar.gz"))
+    monkeypatch.setenv("IMDB_ARCHIVE", str(repo_copy / "missing.tar.gz"))
     assert doctor.main([]) == 1 and "no such file" in said(capsys)["IMDB"][1]
-    (house / "missing.tar.gz").write_text("")
+    (repo_copy / "missing.tar.gz").write_text("")
     assert doctor.main([]) == 0
     monkeypatch.delenv("IMDB_ARCHIVE")
-    (house / "data" / "aclImdb_v1.tar.gz").write_text("")
+    (repo_copy / "data" / "aclImdb_v1.tar.gz").write_text("")
     assert doctor.main([]) == 0
 
 
-def test_a_full_disk(house, sound, capsys, monkeypatch):
+def test_a_full_disk(repo_copy, sound, capsys, monkeypatch):
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2**28))
     assert doctor.main([]) == 1 and said(capsys)["disk"] == (

@@ -17,7 +17,7 @@ NOBODY = "http://127.0.0.1:9"  # listens there: 07 goes on with toy reviews at o
 
 
 @pytest.fixture
-def house(tmp_path):
+def repo_copy(tmp_path):
     """A copy of what git has, in a folder whose name is no ASCII and holds a space."""
     root = tmp_path / "Übung eins"
     for folder in ("utils", "notebooks", "data"):
@@ -37,8 +37,8 @@ def run_and_compare(path, **variables):
 
 @pytest.mark.long
 @NOTEBOOKS
-def test_run_twice_in_one_kernel_it_prints_the_same(house, name):
-    path = house / "notebooks" / name
+def test_run_twice_in_one_kernel_it_prints_the_same(repo_copy, name):
+    path = repo_copy / "notebooks" / name
     book = nbformat.read(path, as_version=4)
     again = copy.deepcopy(book.cells)
     for cell in again:
@@ -50,12 +50,12 @@ def test_run_twice_in_one_kernel_it_prints_the_same(house, name):
 
 @pytest.mark.long
 @NOTEBOOKS
-def test_elsewhere_it_prints_the_same(house, name):
-    run_and_compare(house / "notebooks" / name, **ELSEWHERE)
+def test_elsewhere_it_prints_the_same(repo_copy, name):
+    run_and_compare(repo_copy / "notebooks" / name, **ELSEWHERE)
 
 
-def test_a_notebook_that_remembers_is_found(house):
-    path = house / "notebooks" / "remembers.ipynb"
+def test_a_notebook_that_remembers_is_found(repo_copy):
+    path = repo_copy / "notebooks" / "remembers.ipynb"
     source = "count = globals().get('count', 0) + 1\nprint(count)"
     output = nbformat.v4.new_output("stream", name="stdout", text="1\n")
     cells = [nbformat.v4.new_code_cell(source, execution_count=1, outputs=[output]) for _ in range(2)]

@@ -21,7 +21,7 @@ UTILS, INSTALL = environment.ROOT / "utils", environment.install
 
 
 @pytest.fixture
-def house(tmp_path):
+def repo_copy(tmp_path):
     """A copy of the command line whose requirements are empty packages on the disk: installing takes seconds."""
     (tmp_path / "utils/cli").mkdir(parents=True)
     for name in ("__init__", "__main__", "presets", "cli/__init__", "cli/arguments", "cli/environment"):
@@ -41,12 +41,12 @@ def house(tmp_path):
     return tmp_path
 
 
-def start(house, python=sys.executable, **variables):
-    """Run `python3 -m utils data` in `house`, with no package index but its own wheels."""
-    offline = {"PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": str(house / "wheels"), "PIP_NO_INDEX": "1"}
+def start(repo_copy, python=sys.executable, **variables):
+    """Run `python3 -m utils data` in `repo_copy`, with no package index but its own wheels."""
+    offline = {"PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": str(repo_copy / "wheels"), "PIP_NO_INDEX": "1"}
     return subprocess.run(
         [str(python), "-m", "utils", "data"],
-        cwd=house,
+        cwd=repo_copy,
         env=os.environ | offline | variables,
         capture_output=True,
         text=True,
@@ -54,30 +54,30 @@ def start(house, python=sys.executable, **variables):
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("ensurepip"), reason="this Python cannot make environments")
-def test_the_environment_is_made_once_finished_if_cut_short_and_kept_up_to_date(house):
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", house / "bare"], check=True)
-    bare = house / "bare" / environment.venv_python().relative_to(environment.VENV)
-    venv = str(house / ".venv")
-    stamp = house / ".venv/requirements.sha256"
+def test_the_environment_is_made_once_finished_if_cut_short_and_kept_up_to_date(repo_copy):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", repo_copy / "bare"], check=True)
+    bare = repo_copy / "bare" / environment.venv_python().relative_to(environment.VENV)
+    venv = str(repo_copy / ".venv")
+    stamp = repo_copy / ".venv/requirements.sha256"
 
-    first = start(house, bare)
+    first = start(repo_copy, bare)
     assert first.returncode == 0, first.stdout + first.stderr
     assert "bare" in first.stdout.splitlines()[0] and "lacks torch, torchtext" in first.stdout
     assert first.stdout.splitlines()[-1] == venv
-    assert stamp.read_text() == hashlib.sha256((house / "requirements.txt").read_bytes()).hexdigest()
-    assert start(house, bare).stdout == f"{venv}\n"
+    assert stamp.read_text() == hashlib.sha256((repo_copy / "requirements.txt").read_bytes()).hexdigest()
+    assert start(repo_copy, bare).stdout == f"{venv}\n"
 
     # Cut short: the stamp was never written, a package may be half there.
     stamp.unlink()
-    half = house / ".venv/half"
+    half = repo_copy / ".venv/half"
     half.touch()
-    assert f"Installing requirements.txt into {venv}" in start(house, bare).stdout
+    assert f"Installing requirements.txt into {venv}" in start(repo_copy, bare).stdout
     assert stamp.exists() and not half.exists()
 
     # New requirements, and no network to fetch them from.
-    (house / "requirements.txt").write_text((house / "requirements.txt").read_text() + "\nabsent==1\n")
+    (repo_copy / "requirements.txt").write_text((repo_copy / "requirements.txt").read_text() + "\nabsent==1\n")
     nowhere = {"PIP_NO_INDEX": "0", "PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "1"}
-    cut_off = start(house, bare, **nowhere)
+    cut_off = start(repo_copy, bare, **nowhere)
     assert cut_off.returncode == 1 and "requirements.txt has changed" in cut_off.stdout
     assert cut_off.stderr.startswith("No network") and cut_off.stderr.count("\n") == 1
     assert not stamp.exists()
@@ -85,19 +85,19 @@ def test_the_environment_is_made_once_finished_if_cut_short_and_kept_up_to_date(
 
 @pytest.mark.skipif(os.name != "posix", reason="without locks on folders")
 @pytest.mark.skipif(not importlib.util.find_spec("ensurepip"), reason="this Python cannot make environments")
-def test_of_two_at_once_one_installs_and_the_other_waits_for_it(house):
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", house / "bare"], check=True)
+def test_of_two_at_once_one_installs_and_the_other_waits_for_it(repo_copy):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", repo_copy / "bare"], check=True)
     with ThreadPoolExecutor() as both:
-        done = list(both.map(lambda _: start(house, house / "bare/bin/python"), range(2)))
+        done = list(both.map(lambda _: start(repo_copy, repo_copy / "bare/bin/python"), range(2)))
     assert [one.returncode for one in done] == [0, 0], done
-    assert [one.stdout.splitlines()[-1] for one in done] == [f"{house}/.venv"] * 2
+    assert [one.stdout.splitlines()[-1] for one in done] == [f"{repo_copy}/.venv"] * 2
     said = "".join(one.stdout for one in done)
     assert said.count("Installing requirements.txt") == said.count("Another process is installing") == 1
 
 
-def test_ctrl_c_is_one_line(house):
-    (house / "utils/cli/data.py").write_text("def main(args):\n    raise KeyboardInterrupt\n")
-    stopped = start(house)
+def test_ctrl_c_is_one_line(repo_copy):
+    (repo_copy / "utils/cli/data.py").write_text("def main(args):\n    raise KeyboardInterrupt\n")
+    stopped = start(repo_copy)
     assert (stopped.returncode, stopped.stdout, stopped.stderr) == (130, "", "\nstopped\n")
 
 
@@ -243,15 +243,15 @@ def test_a_failed_installation_ends_with_the_remedy(said, remedy):
     assert len(told.splitlines()) <= 16
 
 
-def test_a_terminal_without_greek_letters_and_a_relative_archive(house):
+def test_a_terminal_without_greek_letters_and_a_relative_archive(repo_copy):
     """A β in what is said ends in "?", not in a traceback; kernels, which run elsewhere, find the archive."""
-    (house / "utils/cli/data.py").write_text(
+    (repo_copy / "utils/cli/data.py").write_text(
         "import os\n\ndef main(args):\n    print(os.environ['IMDB_ARCHIVE'], 'β')\n", "utf8"
     )
     for encoding in ("cp1252", "cp437", "ascii"):
-        done = start(house, PYTHONIOENCODING=encoding, PYTHONUTF8="0", IMDB_ARCHIVE="one.tar.gz")
+        done = start(repo_copy, PYTHONIOENCODING=encoding, PYTHONUTF8="0", IMDB_ARCHIVE="one.tar.gz")
         assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout.split()[0] == str(house / "one.tar.gz")
+        assert done.stdout.split()[0] == str(repo_copy / "one.tar.gz")
 
 
 def test_verbs_and_help(bare, capsys):

@@ -89,7 +89,7 @@ def test_blocks_stand_as_the_matrix_is_written():
     assert inside["−2"].get_facecolor()[3] == pytest.approx(0.75 / 2)
 
 
-def test_a_layer_reads_from_left_to_right_with_its_ways_around():
+def test_a_layer_reads_from_left_to_right_with_its_residual_paths():
     _, axis = plt.subplots()
     plots.layer(axis, ["x", "self-attention", "add", "MLP", "h"], [(0, 2)], "a layer")
     at = texts(axis)

@@ -14,7 +14,7 @@ from utils.tests.test_notebooks import faults
 
 
 @pytest.fixture
-def house(tmp_path, monkeypatch):
+def repo_copy(tmp_path, monkeypatch):
     """A copy of notebooks and README, without an address."""
     shutil.copytree(notebooks.FOLDER, tmp_path / "notebooks", ignore=lambda *_: {".ipynb_checkpoints"})
     shutil.copy(publish.README, tmp_path)
@@ -24,15 +24,15 @@ def house(tmp_path, monkeypatch):
     return tmp_path
 
 
-def contents(house):
-    return {path.name: path.read_bytes() for path in (*notebooks.notebook_paths(), house / "README.md")}
+def contents(repo_copy):
+    return {path.name: path.read_bytes() for path in (*notebooks.notebook_paths(), repo_copy / "README.md")}
 
 
-def test_it_writes_and_takes_back(house):
-    without = contents(house)
+def test_it_writes_and_takes_back(repo_copy):
+    without = contents(repo_copy)
     assert command("publish", ["octocat/attention"]) == 0
-    once = contents(house)
-    assert command("publish", ["octocat/attention"]) == 0 and contents(house) == once
+    once = contents(repo_copy)
+    assert command("publish", ["octocat/attention"]) == 0 and contents(repo_copy) == once
     for name, content in once.items():
         notebook = name if name.endswith("ipynb") else notebooks.notebook_paths()[0].name
         assert f"/github/octocat/attention/blob/main/notebooks/{notebook})".encode() in content
@@ -40,36 +40,38 @@ def test_it_writes_and_takes_back(house):
         assert content.count(b"colab-badge.svg") == content.count(b"badge_logo.svg") == 1
     assert b"git clone https://github.com/octocat/attention attention " in once["README.md"]
     command("publish", ["other/place", "--branch", "dev/next"])
-    for content in contents(house).values():
+    for content in contents(repo_copy).values():
         assert b"other/place/blob/dev/next/" in content and b"other/place/dev%2Fnext?" in content
         assert b"octocat" not in content
     command("publish", ["--none"])
-    assert contents(house) == without
+    assert contents(repo_copy) == without
 
 
-def test_what_is_published_passes_the_tests_and_its_pages_lead_to_it(house, monkeypatch):
+def test_what_is_published_passes_the_tests_and_its_pages_lead_to_it(repo_copy, monkeypatch):
     """Every rule for stored notebooks holds; each page leads to its own notebook, and the index keeps its sentences."""
     monkeypatch.setattr(site, "draw_frames", lambda sources, folder: None)
-    site.build(house / "before")
+    site.build(repo_copy / "before")
     command("publish", ["octocat/attention"])
     for path in notebooks.notebook_paths():
         assert list(faults(nbformat.read(path, as_version=4), path.name)) == []
-    site.build(house / "after")
+    site.build(repo_copy / "after")
     for path in notebooks.notebook_paths():
-        links = re.findall(r'href="(https?:[^"]*octocat[^"]*)"', (house / f"after/{path.stem}.html").read_text("utf8"))
+        links = re.findall(
+            r'href="(https?:[^"]*octocat[^"]*)"', (repo_copy / f"after/{path.stem}.html").read_text("utf8")
+        )
         assert [link for link in links if not link.endswith(path.name)] == [] and len(links) == 2
-    first, second = ((house / f"{when}/index.html").read_text("utf8") for when in ("before", "after"))
+    first, second = ((repo_copy / f"{when}/index.html").read_text("utf8") for when in ("before", "after"))
     assert first == second and "octocat" not in first
 
 
 @pytest.mark.parametrize(
     "line", ["", "octocat", "a b/c", "octocat/attention --none", "https://github.com/o/r", "o/r --branch 'x y'"]
 )
-def test_nonsense_is_refused(house, line, capsys):
-    before = contents(house)
+def test_nonsense_is_refused(repo_copy, line, capsys):
+    before = contents(repo_copy)
     with pytest.raises(SystemExit):
         command("publish", line.replace("'", "").split(" ", 2) if "branch" in line else line.split())
-    assert "error: " in capsys.readouterr().err and contents(house) == before
+    assert "error: " in capsys.readouterr().err and contents(repo_copy) == before
 
 
 ADDRESSES = re.compile(
@@ -92,15 +94,15 @@ def named(root):
     return {address: files for address, files in found.items() if address and "{" not in address}
 
 
-def test_no_second_place_names_the_address(house):
+def test_no_second_place_names_the_address(repo_copy):
     tracked = {path.name for path in notebooks.notebook_paths()} | {"README.md"}
-    shutil.copytree(environment.ROOT / "utils" / "cli", house / "utils" / "cli")
-    shutil.copytree(environment.ROOT / ".github", house / ".github")
-    assert named(house) == {}
+    shutil.copytree(environment.ROOT / "utils" / "cli", repo_copy / "utils" / "cli")
+    shutil.copytree(environment.ROOT / ".github", repo_copy / ".github")
+    assert named(repo_copy) == {}
     command("publish", ["octocat/attention"])
-    assert named(house) == {"octocat/attention": tracked}
-    (house / ".github" / "more.md").write_text("https://mybinder.org/v2/gh/octocat/attention/main")
-    assert named(house) == {"octocat/attention": tracked | {"more.md"}}
+    assert named(repo_copy) == {"octocat/attention": tracked}
+    (repo_copy / ".github" / "more.md").write_text("https://mybinder.org/v2/gh/octocat/attention/main")
+    assert named(repo_copy) == {"octocat/attention": tracked | {"more.md"}}
 
 
 def colab(tmp_path, monkeypatch, cell, clone=True):
@@ -137,7 +139,7 @@ def test_on_colab_it_fetches_once_and_installs_no_torch(tmp_path, monkeypatch):
 
 
 def test_on_colab_without_an_address_or_with_a_wrong_one_it_says_what_to_do(tmp_path, monkeypatch):
-    with pytest.raises(AssertionError, match="upload the whole folder"):
+    with pytest.raises(AssertionError, match="upload the whole project"):
         colab(tmp_path, monkeypatch, notebooks.bootstrap())
     with pytest.raises(AssertionError, match="could not be fetched"):
         colab(tmp_path, monkeypatch, notebooks.bootstrap("octocat/nowhere"), clone=False)
