@@ -32,6 +32,8 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     if config.getoption("--without-posix"):
+        import psutil  # noqa: F401  needs `resource` itself on Linux
+
         sys.modules |= dict.fromkeys(("resource", "fcntl"))  # importing them is an ImportError
         for place, name in ((os, "fork"), (os, "geteuid"), (os, "symlink"), (pathlib.Path, "hardlink_to")):
             setattr(place, name, refuse) if name in ("symlink", "hardlink_to") else delattr(place, name)

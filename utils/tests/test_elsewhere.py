@@ -1,4 +1,4 @@
-"""Notebooks run as nobody stored them: twice in one kernel; in another place, locale, time zone, with more threads."""
+"""Other circumstances: notebooks run twice in one kernel, in another folder, locale, time zone; tests without POSIX."""
 
 import copy
 import os
@@ -64,3 +64,12 @@ def test_a_notebook_that_remembers_is_found(repo_copy):
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=notebooks.METADATA), path)
     with pytest.raises(AssertionError, match="1 failed, 1 passed"):
         run_and_compare(path)
+
+
+@pytest.mark.parametrize(
+    "what", [["--collect-only", "utils/tests"], ["utils/tests/test_files.py"]], ids=["all", "files"]
+)
+def test_tests_need_nothing_that_posix_alone_has(what):
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--without-posix", *what]
+    done = subprocess.run(command, cwd=environment.ROOT, capture_output=True, text=True, encoding="utf8")
+    assert done.returncode == 0, done.stdout[-3000:]

@@ -37,7 +37,7 @@ def test_a_table_comes_back(tmp_path):
 def test_a_damaged_line_is_named(tmp_path, line):
     path = tmp_path / "pairs.tsv"
     path.write_text(f"split\tenglish\titalian\ntrain\ta dog\tun cane\n{line}\ntrain\t\t\n", encoding="utf8")
-    with pytest.raises(CorruptFileError, match=r"line 3 of .*pairs.tsv has not one cell for each column: mend it"):
+    with pytest.raises(CorruptFileError, match=r"line 3 of .*pairs.tsv does not have one cell per column: correct it"):
         read_table(path)
 
 

@@ -304,7 +304,7 @@ def test_where_a_share_is_empty_its_review_weighs_nothing():
     for group.rank, group.size in ((0, 3), (1, 3), (2, 3)):
         for words, _ in group.shard([batch, (batch[0][:1], batch[1][:1])]):
             found.append((words.tolist(), group.share))
-        assert group.taken == len(found[-2][0]) + 1
+        assert group.reviews == len(found[-2][0]) + 1
     assert found == [([0, 3], 0.5), ([0], 1.0), ([1], 0.25), ([0], 0.0), ([2], 0.25), ([0], 0.0)]
 
 
@@ -320,10 +320,10 @@ def test_a_lost_process_is_named_though_torchrun_ends_this_one_meanwhile(monkeyp
     monkeypatch.setattr(distributed, "init_process_group", lambda *_, **__: None)
     before = signal.getsignal(signal.SIGTERM)
     try:
-        assert train.attempt(work) == 1
+        assert train.run_guarded(work) == 1
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert capsys.readouterr().out.count("A process of this training was lost") == 1
+    assert capsys.readouterr().out.count("A process was lost") == 1
 
 
 def test_under_torchrun_one_is_killed_and_the_rest_resumed(tmp_path):
@@ -337,7 +337,7 @@ def test_under_torchrun_one_is_killed_and_the_rest_resumed(tmp_path):
             said.append(words)
             if "epoch 1/3" in words:
                 psutil.Process(process.pid).children()[1].kill()
-    assert process.returncode == 1 and "".join(said).count("A process of this training was lost") == 1
+    assert process.returncode == 1 and "".join(said).count("A process was lost") == 1
     assert not (tmp_path / "model.pt").exists()
     done = subprocess.run([*line, "--resume"], capture_output=True, **how)
     lines = done.stdout.splitlines()

@@ -57,7 +57,7 @@ def test_an_epoch_is_the_five_steps_written_out():
     theirs.load_state_dict(ours.state_dict())
     optimizers = [torch.optim.SGD(model.parameters(), lr=1.0) for model in (ours, theirs)]
     halving = [torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5) for optimizer in optimizers]
-    loss, accuracy = training.train_epoch(ours, batches, optimizers[0], halving[0])
+    loss, accuracy = training.train_epoch(ours, batches, optimizers[:1], halving[:1])
     assert ours.training
     losses, right = [], 0
     for words, labels in batches:
@@ -78,16 +78,15 @@ def test_an_epoch_is_the_five_steps_written_out():
 
 def test_what_is_looked_up_has_an_optimizer_and_a_rate_of_its_own():
     model = ReviewClassifier(20, 8, 2, 8, 1)
-    optimizer, _ = training.optimize(model, 10, learning_rate=0.3, schedule="constant", embedding_lr=0.7)
-    adam, adagrad = optimizer.parts
-    assert [p.param_groups[0]["lr"] for p in optimizer.parts] == [0.3, 0.7]
+    [adam, adagrad], _ = training.optimize(model, 10, learning_rate=0.3, schedule="constant", embedding_lr=0.7)
+    assert [one.param_groups[0]["lr"] for one in (adam, adagrad)] == [0.3, 0.7]
     assert type(adam) is torch.optim.AdamW and type(adagrad) is torch.optim.Adagrad
     [table] = adagrad.param_groups[0]["params"]
     assert table is model.embedding.weight and adagrad.param_groups[0]["initial_accumulator_value"] == 1e-6
     rest = {id(p) for p in model.parameters()} - {id(table)}
     assert {id(p) for p in adam.param_groups[0]["params"]} == rest
-    optimizer, _ = training.optimize(model, 10, learning_rate=0.3, schedule="constant")
-    assert len(optimizer.parts) == 1 and len(optimizer.parts[0].param_groups[0]["params"]) == len(rest) + 1
+    [adam], _ = training.optimize(model, 10, learning_rate=0.3, schedule="constant")
+    assert len(adam.param_groups[0]["params"]) == len(rest) + 1
 
 
 def test_words_are_left_out_while_training_alone_and_by_the_seed(task, monkeypatch):
