@@ -102,7 +102,7 @@ class Progress:
             print(f"epoch {len(history)} is not kept, because {self.path} could not be written: {problem}")
 
 
-def forget(path):
+def delete_progress(path):
     """Delete what `Progress` has kept at `path`, because the training has ended."""
     for kept in (path, path.with_name(path.name + ".previous"), *path.parent.glob(f"{path.name}.*.part")):
         kept.unlink(missing_ok=True)

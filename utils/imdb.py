@@ -24,7 +24,7 @@ TEXTS_SHA256 = "07722abb3341e017c7eb226d36c60cee3d927285d55ce069013c94cbf031a6b7
 MEMBER = re.compile(r"aclImdb/(train|test)/((pos|neg)/\d+_\d+\.txt|urls_(pos|neg)\.txt)")
 MOST_BYTES = 10**9  # in all members; IMDB with its unlabelled reviews has far less
 # What tarfile and the modules below it raise for a damaged archive; the last three for impossible sizes.
-DAMAGE = (
+CORRUPTION_ERRORS = (
     *(OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError, ValueError),
     *(OverflowError, MemoryError, RecursionError),
 )
@@ -100,7 +100,7 @@ def read(archive, sha256=TEXTS_SHA256):
                 check(size < MOST_BYTES, "it grows beyond 1 GB")
         check(fingerprint(texts) == sha256, f"what it holds, {len(texts)} labelled reviews, is not IMDB")
         return {half: columns(half, texts, films) for half in ("train", "test")}
-    except DAMAGE as problem:
+    except CORRUPTION_ERRORS as problem:
         raise ImdbDamaged(f"{archive} cannot be used: {first_line(problem)}. Get it again from {URL}") from problem
 
 

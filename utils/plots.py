@@ -94,7 +94,7 @@ def attention_map(weights, queries, keys, title=""):
     axis.grid(False)
 
 
-def layer(axis, names, residuals, title):
+def draw_layer(axis, names, residuals, title):
     """Draw the parts of a layer in a row, `names` from the input to the output, with numbered arrows between them.
 
     residuals: (start, end) for each residual path, from the arrow that leaves part `start` to part `end`.

@@ -112,9 +112,9 @@ def fit(model, task, *, epochs, batch_size, max_tokens, word_dropout=0.0, thread
 
     `rates` are those of `optimize`; each pass leaves out each word with probability `word_dropout`. `threads` is how
     many threads compute on a CPU; a small model is fastest with one. Returns the history, a list with one dict per
-    finished epoch. Ctrl-C ends the training early and keeps what was learned. With `keep`, a path, each epoch is kept
-    there, and training goes on from it if it exists (`checkpoints.forget` deletes it). FloatingPointError if a gradient
-    is not finite. Under torchrun the processes share each batch.
+    finished epoch. Ctrl-C ends the training early and keeps what was learned. With `keep`, a path, progress is kept
+    there after each epoch, and training continues from it if it exists (`checkpoints.delete_progress` deletes it).
+    FloatingPointError if a gradient is not finite. Under torchrun the processes share each batch.
     """
     group = ProcessGroup()
     wrapped = group.wrap(model)
@@ -137,9 +137,9 @@ def fit(model, task, *, epochs, batch_size, max_tokens, word_dropout=0.0, thread
         for epoch in range(len(history) + 1, epochs + 1):
             shortened = words.drop_words(word_dropout, generator)
             mine = group.shard(batches(shortened, labels, task.train_rows, generator=generator, **sizes))
-            with explained_failures(epoch, keep, batch_size):
+            with add_remedies(epoch, keep, batch_size):
                 began = time.perf_counter()
-                checked = check_gradients(mine, model, optimizers, bar)
+                checked = require_finite_gradients(mine, model, optimizers, bar)
                 loss, accuracy = group.mean(*train_epoch(wrapped, checked, optimizers, schedules))
                 row = {"epoch": epoch, "seconds": time.perf_counter() - began}
                 row |= {"train_loss": loss, "train_accuracy": accuracy} | validate(model, task, words, max_tokens)
@@ -161,7 +161,7 @@ def fit(model, task, *, epochs, batch_size, max_tokens, word_dropout=0.0, thread
 
 
 @contextmanager
-def explained_failures(epoch, keep, batch_size):
+def add_remedies(epoch, keep, batch_size):
     """Adds what to do to the error about a gradient that is not finite, and to that about a GPU's full memory."""
     try:
         yield
@@ -172,7 +172,7 @@ def explained_failures(epoch, keep, batch_size):
         raise torch.OutOfMemoryError(f"the GPU's memory is full: try batch_size={max(1, batch_size // 2)}") from None
 
 
-def check_gradients(batches, model, optimizers, bar):
+def require_finite_gradients(batches, model, optimizers, bar):
     """Yield the batches; after each training step, move the bar and look at the gradients of all parameters.
 
     FloatingPointError if one is not finite: on a CPU after that step, on a GPU after the last step of the epoch, when

@@ -14,24 +14,24 @@ def main(args):
     Each row is written when it is ready, so that an interrupted run continues where it stopped. Each preset and seed is
     measured once on the test reviews, a variant never. Returns the exit code.
     """
-    return train.run_guarded(measure, args.names or args.known, args.seed)
+    return train.run_guarded(train_missing, args.names or args.known, args.seed)
 
 
-def measure(names, seeds):
+def train_missing(names, seeds):
     """Do the missing trainings; returns the exit code."""
     for name, seed, hold_out in list(missing(names, seeds)):
         print(f"{name}, seed {seed}, {'20 000' if hold_out else '25 000'} reviews", flush=True)
         if name not in VARIANTS:
-            if train.measure(name, seed, hold_out=hold_out, to_record=True) is None:
+            if train.train_and_test(name, seed, hold_out=hold_out, to_record=True) is None:
                 return 130
             continue
         base, changes = VARIANTS[name]
         keep = train.progress_path(train.checkpoint_path(name, seed))
-        *_, row = train.learn(changed(PRESETS[base], changes), seed, keep=keep)
+        *_, row = train.train_preset(changed(PRESETS[base], changes), seed, keep=keep)
         if row is None:
             return 130
         train.record({"variant": name, "preset": base} | row, ABLATION, ("variant", "seed"))
-        checkpoints.forget(keep)
+        checkpoints.delete_progress(keep)
     return 0
 
 

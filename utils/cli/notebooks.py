@@ -17,7 +17,7 @@ from nbclient.output_widget import OutputWidget
 from PIL import Image
 
 from utils.cli import environment
-from utils.cli.homes import bring_home
+from utils.cli.definitions import copy_to_utils
 from utils.cli.stored import METADATA, source_sha256
 from utils.files import atomic_write
 
@@ -119,7 +119,7 @@ def run(arguments):
         changed = force or comparable(book) != comparable(nbformat.read(path, as_version=4))
         if changed:
             write(book, path)
-        for name in bring_home(book, path.stem) if path.parent == FOLDER else ():
+        for name in copy_to_utils(book, path.stem) if path.parent == FOLDER else ():
             print(f"  {name} is now as this notebook has it")
         print(f"  {'stored' if changed else 'unchanged'} after {time.perf_counter() - start:.0f} s", flush=True)
     return 0

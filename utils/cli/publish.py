@@ -18,9 +18,9 @@ def main(args):
         book = nbformat.read(path, as_version=4)
         [first] = [cell for cell in book.cells if "bootstrap" in cell.metadata.get("tags", [])]
         first.source = notebooks.bootstrap(args.repository, args.branch)
-        book.cells[0].source = badged(book.cells[0].source, args.repository, args.branch, path.name)
+        book.cells[0].source = with_badges(book.cells[0].source, args.repository, args.branch, path.name)
         notebooks.write(notebooks.normalised(book), path)
-    text = badged(README.read_text("utf8"), args.repository, args.branch, notebooks.notebook_paths()[0].name)
+    text = with_badges(README.read_text("utf8"), args.repository, args.branch, notebooks.notebook_paths()[0].name)
     address = f"https://github.com/{args.repository}" if args.repository else "ADDRESS"
     text = re.sub(r"git clone \S+", f"git clone {address}", text)
     with atomic_write(README) as file:
@@ -33,7 +33,7 @@ def without_badges(text):
     return BADGES.sub("", text, count=1)
 
 
-def badged(text, repository, branch, name):
+def with_badges(text, repository, branch, name):
     """`text` with badges below its title, instead of those that it had."""
     title, rest = without_badges(text).split("\n\n", 1)
     if not repository:

@@ -28,7 +28,7 @@ EXPECTED_ERRORS = (  # each says what happened and what to do
 KEY = ("preset", "reviews", "seed")  # of results.tsv
 
 
-def learn(preset, seed, *, hold_out=True, keep=None):
+def train_preset(preset, seed, *, hold_out=True, keep=None):
     """Train as the dict `preset` says. Returns the task, the model, the history, and a row of results without the test.
 
     The row is None if the training was interrupted. `keep` is passed to `training.fit`.
@@ -42,7 +42,7 @@ def learn(preset, seed, *, hold_out=True, keep=None):
     best = training.best_epoch(history)
     row = {"reviews": len(task.train_rows), "seed": seed, "epochs": len(history)}
     row |= {part: percent(best.get(f"{part}_accuracy")) for part in ("film", "random")}
-    row["scrambled"] = percent(scrambled(model, task, settings["max_tokens"]) if hold_out else None)
+    row["scrambled"] = percent(scrambled_accuracy(model, task, settings["max_tokens"]) if hold_out else None)
     row["seconds"] = round(sum(epoch["seconds"] for epoch in history))
     return task, model, history, row | {"threads": torch.get_num_threads(), "device": device.type}
 
@@ -52,13 +52,13 @@ def percent(accuracy):
     return "" if accuracy is None else f"{accuracy:.4f}"
 
 
-def scrambled(model, task, max_tokens):
+def scrambled_accuracy(model, task, max_tokens):
     """Accuracy on validation by film with the words that the model reads of each review in random order."""
     words = text.scramble(task.words.head_and_tail(max_tokens), torch.Generator().manual_seed(0))
     return training.evaluate(model, words, task.reviews.labels, task.film_rows, max_tokens=max_tokens)[1]
 
 
-def measure(name, seed, *, epochs=None, hold_out=True, out=None, to_record=False):
+def train_and_test(name, seed, *, epochs=None, hold_out=True, out=None, to_record=False):
     """Train preset `name`, measure it once on the test set, keep a checkpoint. Returns the test accuracy.
 
     If progress was kept beside the checkpoint, the training continues from there; it is deleted when the checkpoint is
@@ -68,7 +68,7 @@ def measure(name, seed, *, epochs=None, hold_out=True, out=None, to_record=False
     if epochs:
         preset = preset | {"fit": preset["fit"] | {"epochs": epochs}}
     out = out or checkpoint_path(name, seed, hold_out)
-    task, model, history, row = learn(preset, seed, hold_out=hold_out, keep=progress_path(out))
+    task, model, history, row = train_preset(preset, seed, hold_out=hold_out, keep=progress_path(out))
     first = ProcessGroup().rank == 0  # under torchrun the first process writes
     if row is None:
         if first and history:
@@ -88,7 +88,7 @@ def measure(name, seed, *, epochs=None, hold_out=True, out=None, to_record=False
     )
     if first:
         if keep_checkpoint(out, model, preset, task, history):
-            checkpoints.forget(progress_path(out))
+            checkpoints.delete_progress(progress_path(out))
         if to_record:
             record({"preset": name} | row, RESULTS, KEY)
     return test
@@ -194,7 +194,7 @@ def train_seeds(args):
     accuracies = []
     for seed in seeds_left(args):
         options = {"epochs": args.epochs, "hold_out": not args.all, "out": args.out, "to_record": args.record}
-        accuracies.append(measure(args.preset, seed, **options))
+        accuracies.append(train_and_test(args.preset, seed, **options))
         if accuracies[-1] is None:
             return 130
     if len(accuracies) > 1:

@@ -24,10 +24,10 @@ def test_what_is_forgotten_is_gone_with_all_that_stands_beside_it(tmp_path, monk
     names = ["a.pt.1.part", "a.pt.2.part", "a.pt", "a.pt.previous", "b.pt.1.part", "a.pt2", "a.pt.bak"]
     for name in names:
         (tmp_path / name).write_text("")
-    checkpoints.forget(tmp_path / "a.pt")
+    checkpoints.delete_progress(tmp_path / "a.pt")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pt.bak", "a.pt2", "b.pt.1.part"]
     monkeypatch.setattr(Path, "glob", lambda *_: [tmp_path / "a.pt.1.part"])  # listed, and gone
-    checkpoints.forget(tmp_path / "a.pt")
+    checkpoints.delete_progress(tmp_path / "a.pt")
 
 
 def test_checkpoint_comes_back(task, tmp_path):
@@ -201,7 +201,7 @@ def goes_on_alike(task, never_stopped, folder):
     weights, history = train(task, folder / "way.pt")
     assert all(map(torch.equal, weights.values(), never_stopped[0].values())) and history == never_stopped[1]
     assert train(task, folder / "way.pt")[1] == history  # until it is forgotten, the last epoch's
-    checkpoints.forget(folder / "way.pt")
+    checkpoints.delete_progress(folder / "way.pt")
     assert list(folder.iterdir()) == []
 
 

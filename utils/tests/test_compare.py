@@ -71,7 +71,7 @@ def test_of_two_trainings_the_one_that_is_lacking_is_named(small, there, lacks_h
 
 def test_a_variant_is_trained_with_its_changes(small, monkeypatch):
     begun = []
-    monkeypatch.setattr(train, "learn", lambda preset, seed, keep: begun.append((preset, seed)) or (None, None))
+    monkeypatch.setattr(train, "train_preset", lambda preset, seed, keep: begun.append((preset, seed)) or (None, None))
     assert command("compare", ["no positions", "--seed", "3"]) == 130
     [(preset, seed)] = begun
     assert preset["model"] == TOY["model"] | {"positions": False} and seed == 3

@@ -37,7 +37,7 @@ def imported(source):
 
 def sources(kind):
     """(name, source) of all files of one kind: what a reader's verbs and notebooks import, or tests and pages too."""
-    authors = {"notebooks", "homes", "publish", "site", "frames"}
+    authors = {"notebooks", "definitions", "publish", "site", "frames"}
     for path in sorted(environment.ROOT.glob("utils/**/*.py")):
         for_tests = "tests" in path.parts or path.stem in authors
         if for_tests == (kind == "tests"):

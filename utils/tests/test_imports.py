@@ -55,7 +55,7 @@ def test_above_the_command_line(path):
 @pytest.mark.parametrize("path", sorted((UTILS / "cli").glob("*.py")), ids=lambda path: path.stem)
 def test_the_command_line_has_no_circle(path):
     # Each may import those before it.
-    order = "environment arguments lab stored data doctor homes notebooks publish site train compare".split()
+    order = "environment arguments lab stored data doctor definitions notebooks publish site train compare".split()
     before = order[: order.index(path.stem)] if path.stem in order else []
     assert {name for name in imported(path.read_text("utf8")) if name.startswith("cli")} <= {f"cli.{n}" for n in before}
 

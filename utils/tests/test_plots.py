@@ -91,7 +91,7 @@ def test_blocks_stand_as_the_matrix_is_written():
 
 def test_a_layer_reads_from_left_to_right_with_its_residual_paths():
     _, axis = plt.subplots()
-    plots.layer(axis, ["x", "self-attention", "add", "MLP", "h"], [(0, 2)], "a layer")
+    plots.draw_layer(axis, ["x", "self-attention", "add", "MLP", "h"], [(0, 2)], "a layer")
     at = texts(axis)
     assert at["x"][0] < at["self-attention"][0] < at["add"][0] < at["MLP"][0] < at["h"][0]
     fills = {box.get_x() + 0.45: box.get_facecolor() for box in axis.patches if isinstance(box, Rectangle)}

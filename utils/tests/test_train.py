@@ -81,9 +81,9 @@ def test_the_seed_decides_how_it_begins_and_with_the_reviews_where_it_is_kept(sh
 
 def test_a_bag_loses_nothing_when_scrambled(short):
     bag = TOY | {"model": TOY["model"] | {"positions": False}, "fit": TOY["fit"] | {"epochs": 2}}
-    *_, row = train.learn(bag, 0)
+    *_, row = train.train_preset(bag, 0)
     assert row["scrambled"] == row["film"]
-    *_, row = train.learn(TOY | {"fit": TOY["fit"] | {"epochs": 12}}, 0)
+    *_, row = train.train_preset(TOY | {"fit": TOY["fit"] | {"epochs": 12}}, 0)
     assert float(row["scrambled"]) < float(row["film"]) - 0.1  # and one that reads their order does
 
 

@@ -1,4 +1,4 @@
-"""What a notebook teaches, in cells tagged `utils`, is kept in a module of `utils` too: `run` writes it there."""
+"""Definitions that a notebook teaches, in cells tagged `utils`: `run` copies them to the modules of `utils`."""
 
 import ast
 import subprocess
@@ -8,7 +8,7 @@ from utils.cli import environment
 from utils.files import atomic_write
 
 # the notebook that teaches these definitions: {name: the module of utils that keeps it}
-HOMES = {
+TAUGHT = {
     "01_hard_and_soft_attention": dict.fromkeys(("softargmax", "hardargmax", "entropy"), "attention.py"),
     "03_queries_keys_values": {"attend": "attention.py"},
     "04_multi_head_attention": dict.fromkeys(("MultiHeadAttention", "padding_mask"), "attention.py"),
@@ -19,18 +19,20 @@ HOMES = {
 }
 
 
-def bring_home(book, name, root=environment.ROOT / "utils"):
+def copy_to_utils(book, name, root=environment.ROOT / "utils"):
     """Write what the notebook called `name` teaches into its home in `root`, where the two differ.
 
     Docstrings and type hints do not count as a difference; the docstrings of `utils` stay. Returns what was changed.
     """
     changed = []
     for cell in book.cells:
-        for definition, source in definitions(cell.source).items() if "utils" in cell.metadata.get("tags", []) else ():
-            path = root / HOMES[name][definition]
+        for definition, source in (
+            definitions_of(cell.source).items() if "utils" in cell.metadata.get("tags", []) else ()
+        ):
+            path = root / TAUGHT[name][definition]
             module = path.read_text("utf8")
-            kept = definitions(module)[definition]
-            if bare(source) != bare(kept):
+            kept = definitions_of(module)[definition]
+            if without_docstrings(source) != without_docstrings(kept):
                 with atomic_write(path) as file:
                     file.write(module.replace(kept, keep_docstrings(source, kept)))
                 subprocess.run([sys.executable, "-m", "ruff", "format", "--quiet", path], check=True)
@@ -38,7 +40,7 @@ def bring_home(book, name, root=environment.ROOT / "utils"):
     return changed
 
 
-def definitions(source):
+def definitions_of(source):
     """{name: source} of the classes and functions at the top of a source."""
     lines = source.splitlines()
     nodes = [node for node in ast.parse(source).body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
@@ -46,7 +48,7 @@ def definitions(source):
     return {node.name: "\n".join(lines[first[node.name] : node.end_lineno]) for node in nodes}
 
 
-def bare(source):
+def without_docstrings(source):
     """The code of a definition, without docstrings, comments and type hints."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
