@@ -5,10 +5,10 @@ import importlib
 import os
 import sys
 
-if sys.version_info < (3, 11):  # noqa: UP036  said here, in words that an older Python can still read
+if sys.version_info < (3, 11):  # noqa: UP036  checked here, in syntax that an older Python can still read
     sys.exit(
-        f"Python 3.11 or newer is needed, and {sys.executable} is {sys.version_info[0]}.{sys.version_info[1]}: "
-        "get one from https://www.python.org/downloads and start again with it, as in `python3.13 -m utils lab`."
+        f"Python 3.11 or newer is needed, but {sys.executable} is {sys.version_info[0]}.{sys.version_info[1]}: "
+        "install one from https://www.python.org/downloads and start again with it, as in `python3.13 -m utils lab`."
     )
 
 from utils.cli import arguments, environment
@@ -16,14 +16,14 @@ from utils.cli.environment import LIBRARY, NOTEBOOKS, TESTS
 
 VERBS = {  # verb: module of utils.cli, function, what it needs, help
     "lab": ("lab", "main", NOTEBOOKS, "open JupyterLab at the first notebook [options of jupyter lab]"),
-    "test": ("notebooks", "test", TESTS, "nbval, then the tests in utils [--browser] [options of pytest]"),
+    "test": ("notebooks", "test", TESTS, "run nbval, then the tests in utils [--browser] [options of pytest]"),
     "run": ("notebooks", "run", TESTS, "re-execute notebooks and store their outputs [--force] [NOTEBOOK ...]"),
     "train": ("train", "main", LIBRARY, "train a review classifier, and measure it once on the test reviews"),
-    "compare": ("compare", "main", LIBRARY, "do those trainings behind notebook 07's tables that are missing"),
+    "compare": ("compare", "main", LIBRARY, "run the missing ones of the training runs behind notebook 07's tables"),
     "data": ("data", "main", LIBRARY, "fetch and check IMDB before a class"),
     "publish": ("publish", "main", TESTS, "write the address OWNER/REPOSITORY into badges and first cells"),
     "site": ("site", "main", TESTS, "build static pages of all notebooks, to read without a kernel"),
-    "doctor": ("doctor", "main", (), "say what is here and what is missing, in ten lines, each with its remedy"),
+    "doctor": ("doctor", "main", (), "print ten lines: what is here, and what is missing with its remedy"),
 }
 
 
@@ -47,7 +47,7 @@ def main(argv):
 
 if __name__ == "__main__":
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # a β on a terminal that has none ends in "?", not in a traceback
+        stream.reconfigure(errors="replace")  # on a terminal that cannot show β, it becomes "?", not a traceback
     if os.environ.get("IMDB_ARCHIVE"):
         os.environ["IMDB_ARCHIVE"] = os.path.abspath(os.environ["IMDB_ARCHIVE"])  # notebooks' kernels run elsewhere
     try:

@@ -1,7 +1,7 @@
 """Attention, written out: from a set of scores to many heads.
 
-Rows everywhere: queries (…, T_q, d), keys (…, T_k, d), values (…, T_k, d_v). A mask is boolean, broadcastable to
-(…, T_q, T_k), and True where a query *may attend*, as in torch's `scaled_dot_product_attention` (and the opposite of
+Vectors are always rows: queries (…, T_q, d), keys (…, T_k, d), values (…, T_k, d_v). A mask is boolean, broadcastable
+to (…, T_q, T_k), and True where a query *may attend*, as in torch's `scaled_dot_product_attention` (and the opposite of
 `nn.MultiheadAttention`).
 
 Shapes: B batch, T set size, H heads, d dimension.
@@ -17,24 +17,26 @@ from torch.nn import functional as F
 def softargmax(scores, beta=1.0, dim=-1):
     """Soft choice: exp(βs) / Σ exp(βs) along `dim`; same shape as `scores`. Known as softmax.
 
-    `beta` is the inverse temperature: 0 gives equal weights, `math.inf` the hard choice, shared among equals.
+    `beta` is the inverse temperature: 0 gives equal weights; `math.inf` gives the hard choice, shared among ties.
     """
     if beta == math.inf:  # the limit: the largest scores share the weight
         beta, scores = 1.0, torch.where(scores == scores.amax(dim, keepdim=True), 0.0, -math.inf)
     scores = beta * scores
     largest = scores.detach().amax(dim, keepdim=True) if scores.numel() else 0.0
-    powers = (scores - largest).exp()  # the largest power is 1: none overflows
+    powers = (scores - largest).exp()  # the largest power is 1, so none overflows
     return powers / powers.sum(dim, keepdim=True)
 
 
 def hardargmax(scores, dim=-1):
-    """Hard choice: one-hot at the largest score along `dim`, at the first of equals; same shape as `scores`."""
+    """Hard choice: one-hot at the largest score along `dim`, at the first of those that tie; same shape as `scores`."""
     chosen = scores.argmax(dim, keepdim=True)
     return torch.zeros_like(scores).scatter(dim, chosen, 1.0)
 
 
 def entropy(a):
-    """How spread out weights are: −Σ α log α along the last dimension, from 0 (one has all) to log T (all equal)."""
+    """How spread out weights are: −Σ α log α along the last dimension, from 0 (one element has all the weight) to log T
+    (all weights are equal).
+    """
     return torch.special.entr(a).sum(dim=-1)
 
 
@@ -58,7 +60,7 @@ def attend(queries, keys, values, *, beta=None, mask=None, weight_fn=softargmax)
     else:
         if mask.dtype != torch.bool:
             raise ValueError(f"mask must be boolean (True = may attend), not {mask.dtype}: use mask > 0")
-        lowest = torch.finfo(scores.dtype).min  # finite: of a row of -inf, softargmax makes NaN
+        lowest = torch.finfo(scores.dtype).min  # finite: softargmax turns a row of -inf into NaN
         a = weight_fn(scores.masked_fill(~mask, lowest)).masked_fill(~mask, 0.0)
     return a @ values, a  # (…, T_q, d_v), (…, T_q, T_k)
 
@@ -93,10 +95,11 @@ class MultiHeadAttention(nn.Module):
     def forward(self, queries, keys=None, values=None, *, kv=None, mask=None, need_weights=False):
         """queries (B, T_q, d_model) → h (B, T_q, d_model), and the weights (B, H, T_q, T_k) or None.
 
-        Without keys this is self-attention; without values the keys serve as values, too. `kv` replaces both: what
-        `project_kv` returned earlier. `mask` is broadcastable to (B, T_q, T_k), True = may attend, and holds for every
-        head; with four axes there is one for each head. Without `need_weights` PyTorch's fused kernel does the work,
-        and NaN in what is masked comes through it. ValueError if there are not as many values as keys.
+        Without keys this is self-attention; without values the keys serve as values, too. `kv`, which `project_kv`
+        returned earlier, replaces both. `mask` is broadcastable to (B, T_q, T_k), True = may attend, and holds for
+        every head; with four axes there is one for each head. Without `need_weights` PyTorch's fused kernel does the
+        work, and NaN in a masked key or value then reaches the result. ValueError if there are not as many values as
+        keys.
         """
         if kv is None:
             keys = queries if keys is None else keys

@@ -7,7 +7,7 @@ from utils.files import CorruptFileError, atomic_write, read_tensors
 
 
 def save(path, model, arguments, vocabulary, history):
-    """Keep `model` in the file `path`; `arguments` are those that follow the number of words."""
+    """Keep `model` in the file `path`; `arguments` are those of its class, without the number of words."""
     model = getattr(model, "_orig_mod", model)  # torch.compile wraps it
     path.parent.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
@@ -23,7 +23,7 @@ def load(path):
     """
     kept = read_tensors(path)
     if not isinstance(kept, dict) or kept.get("model_class") not in CLASSIFIERS:
-        raise CorruptFileError(f"{path} holds no trained classifier")
+        raise CorruptFileError(f"{path} does not hold a trained classifier")
     model = CLASSIFIERS[kept["model_class"]](len(kept["words"]), **kept["arguments"])
     model.load_state_dict(kept["weights"])
     return model.eval(), kept["words"]
@@ -34,11 +34,13 @@ class ResumeError(ValueError):
 
 
 class Progress:
-    """All that decides how a training goes on, in a file, so that it ends as if it had never been interrupted.
+    """Keeps in a file all that determines how a training continues, so that it ends as if it had never been
+    interrupted.
 
-    `parts` are what has a `state_dict`: model, optimizers, schedules. `generator` orders the reviews. `settings` is a
-    dict that must be the same when training is resumed. The file before the last is kept as `path`.previous. In a
-    process `group` only the first process reads and writes, because the others may be on other machines; all must call.
+    `parts` are the objects that have a `state_dict`: model, optimizers, schedules. `generator` orders the reviews.
+    `settings` is a dict that must be the same when training is resumed. The file before the last is kept as
+    `path`.previous. In a process `group` only the first process reads and writes, because the others may be on other
+    machines, but all must call `restore` and `save`.
     """
 
     def __init__(self, path, group, parts, generator, settings):
@@ -59,18 +61,24 @@ class Progress:
         for generator, state in zip(self.generators(), kept["rng_states"][self.group.rank]):
             generator.set_state(state)
         if self.group.rank == 0:
-            print(f"goes on after epoch {len(kept['history'])} of {self.path}; delete that file to begin anew")
+            print(
+                f"continuing after epoch {len(kept['history'])}, kept in {self.path}; delete that file to start again"
+            )
         return kept["history"], kept["best"]
 
     def read(self):
         """The content of the file, if it can be read and belongs to this training."""
-        remedy = f"delete it to begin anew, or go on from {self.previous}" if self.previous.exists() else "delete it"
+        remedy = (
+            f"delete it to start again, or rename {self.previous} to {self.path.name} to continue from there"
+            if self.previous.exists()
+            else "delete it"
+        )
         try:
             kept = read_tensors(self.path)
         except CorruptFileError as problem:
             raise ResumeError(f"{problem}: {remedy}") from problem
         if not isinstance(kept, dict) or "settings" not in kept:
-            raise ResumeError(f"{self.path} is no interrupted training: move it away to begin anew")
+            raise ResumeError(f"{self.path} does not hold an interrupted training: move it away to start again")
         then, now = kept["settings"], self.settings
         different = [
             name if name in ("model", "task") else f"{name} {then.get(name)}, not {now[name]}"
@@ -79,12 +87,12 @@ class Progress:
         ]
         if different:
             raise ResumeError(
-                f"{self.path} belongs to a different training ({'; '.join(different)}): delete it to begin anew"
+                f"{self.path} belongs to a different training ({'; '.join(different)}): delete it to start again"
             )
         return kept
 
     def generators(self):
-        """Those that decide the order of the reviews and dropout, on the CPU and on each GPU."""
+        """The random number generators for the order of the reviews, and for dropout on the CPU and on each GPU."""
         return [self.generator, torch.default_generator, *torch.cuda.default_generators]
 
     def save(self, history, best):

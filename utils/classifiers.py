@@ -51,12 +51,12 @@ class ReviewClassifier(nn.Module):
 
 
 class WordConvolution(nn.Module):
-    """Look up each word and its neighbours, add, rectify, pool, two scores. There is no attention in it.
+    """Look up each word and its neighbours, add, rectify, pool, and compute two scores, without attention.
 
-    Convolutions over one-hot words, one of width 2 reach + 1 for each of `reaches`: each word has U numbers for itself
-    and U for each position beside it. The sum of each unit over the review, divided by √T, and its maximum go side by
-    side into a linear layer. Padding contributes nothing. R. Johnson, T. Zhang (2015), Effective Use of Word Order for
-    Text Categorization with CNNs.
+    Made of convolutions over one-hot words, one of width 2 reach + 1 for each of `reaches`. In each of them, a word has
+    U numbers for itself and U for each neighbouring position. The sum of each unit over the review, divided by √T, and
+    its maximum go side by side into a linear layer. Padding contributes nothing. R. Johnson, T. Zhang (2015), Effective
+    Use of Word Order for Text Categorization with CNNs.
     """
 
     def __init__(self, num_words, num_units, *, reaches=(1,), dropout=0.0):
@@ -88,7 +88,7 @@ class WordConvolution(nn.Module):
 
 
 class LectureClassifier(nn.Module):
-    """The lecture's model, rebuilt: every review is filled up to `length` words, and padding is a word like any other.
+    """The lecture's model, rebuilt: every review is padded to `length` words, and padding is a word like any other.
 
     It normalises the embedded words and pools by the maximum alone. It differs from the published model (Alfredo
     Canziani, github.com/Atcold/NYU-DLSP20, 15-transformer.ipynb) in its initial random numbers, in positions that are
@@ -112,7 +112,9 @@ class LectureClassifier(nn.Module):
     def forward(self, words):
         """Word ids (B, T), 0 = padding, T at most `length` → scores (B, 2). ValueError for longer reviews."""
         if words.shape[1] > self.length:
-            raise ValueError(f"a review of {words.shape[1]} words: this model reads {self.length}, so cut it before")
+            raise ValueError(
+                f"a review has {words.shape[1]} words, but this model reads at most {self.length}: cut it first"
+            )
         x = self.embedding(F.pad(words, (0, self.length - words.shape[1])))
         x = self.norm(x + sinusoidal_positions(self.length, x.shape[2], x.device))
         return self.classify(self.encoder(x)[0].amax(1))

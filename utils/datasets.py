@@ -53,7 +53,7 @@ def reviews(*, texts, key, **numbers):
 
 
 def table(name):
-    """The rows of the file `name` in data/, a .tsv with the names of its columns above, as dicts of str."""
+    """The rows of the file `name` in data/, a .tsv whose first line names the columns, as dicts of str."""
     return read_table(DATA / name)
 
 
@@ -64,7 +64,7 @@ def hold_out(films, share=0.1, seed=0):
     random validation takes as many single reviews of the other films. films (n,). ValueError if share is not below 0.5.
     """
     if not 0 <= share < 0.5:
-        raise ValueError(f"{share=}: each of two validations takes as much, so use less than 0.5")
+        raise ValueError(f"{share=}: each of the two validations takes this share, so use less than 0.5")
     generator = torch.Generator().manual_seed(seed)
     wanted = int(share * len(films))
     names, film, sizes = films.unique(return_inverse=True, return_counts=True)

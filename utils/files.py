@@ -16,7 +16,7 @@ TSV_DIALECT = {
     "quoting": csv.QUOTE_NONE,
     "quotechar": None,
     "lineterminator": "\n",
-}  # a quote is a quote
+}  # a quotation mark is an ordinary character
 
 
 class CorruptFileError(ValueError):
@@ -37,7 +37,7 @@ def atomic_write(path, mode="w", previous=None):
             yield file
             file.flush()
             os.fsync(file.fileno())
-        if previous and path.exists():  # not renamed: at every moment there is a whole file called `path`
+        if previous and path.exists():  # linked, not renamed: a complete file called `path` exists at every moment
             previous.unlink(missing_ok=True)
             try:
                 previous.hardlink_to(path)
@@ -76,7 +76,7 @@ def write_table(path, rows):
 
 
 def read_tensors(path):
-    """What `torch.save` wrote to `path`. No code in it is run. CorruptFileError if its own checksums do not fit."""
+    """What `torch.save` wrote to `path`. No code in it is run. CorruptFileError if its own checksums do not match."""
     try:
         with zipfile.ZipFile(path) as parts:
             if parts.testzip() is None:
@@ -112,6 +112,6 @@ def cached(path, key, make):
 def remove_stale_parts(path):
     """Delete parts of `path` left by processes that were killed while writing: those untouched for an hour."""
     for left in path.parent.glob(f"{path.name}.*.part"):
-        with suppress(OSError):  # another process was faster, or there is no right to
+        with suppress(OSError):  # another process was faster, or we lack permission
             if time.time() - left.stat().st_mtime > 3600:
                 left.unlink()

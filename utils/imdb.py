@@ -69,7 +69,7 @@ def find_archive(folder):
         raise ImdbUnavailable(
             f"IMDB is not on this disk and could not be downloaded: {first_line(reason)}. Three ways to get it:\n"
             "1. connect to the network and run: python3 -m utils data\n"
-            "2. set IMDB_ARCHIVE to a local copy, .tar.gz or .tar.xz, and run the same\n"
+            "2. set IMDB_ARCHIVE to a local copy, .tar.gz or .tar.xz, and run the same command\n"
             f"3. put {name} into {folder}"
         ) from reason
     finally:
@@ -91,14 +91,14 @@ def read(archive, sha256=TEXTS_SHA256):
             for member in tqdm(tar, f"reading {archive.name}", unit=" files", mininterval=1, file=sys.stdout):
                 check(member.size >= 0, f"{member.name} has a negative size")
                 size += 512 + member.size
-                check(size < MOST_BYTES, "it grows beyond 1 GB")
+                check(size < MOST_BYTES, "its contents exceed 1 GB")
                 if member.isfile() and MEMBER.fullmatch(member.name):
                     name = member.name.removeprefix("aclImdb/")
                     (films if "/urls_" in name else texts)[name] = tar.extractfile(member).read()
             while rest := tar.fileobj.read(2**20):  # gzip's checksum comes at its end
                 size += len(rest)
-                check(size < MOST_BYTES, "it grows beyond 1 GB")
-        check(fingerprint(texts) == sha256, f"what it holds, {len(texts)} labelled reviews, is not IMDB")
+                check(size < MOST_BYTES, "its contents exceed 1 GB")
+        check(fingerprint(texts) == sha256, f"it holds {len(texts)} labelled reviews, which are not those of IMDB")
         return {half: columns(half, texts, films) for half in ("train", "test")}
     except CORRUPTION_ERRORS as problem:
         raise ImdbDamaged(f"{archive} cannot be used: {first_line(problem)}. Get it again from {URL}") from problem

@@ -1,4 +1,4 @@
-"""Our modules compared with PyTorch's: the same weights, then results and all gradients, in two precisions."""
+"""Compare our modules with PyTorch's: given the same weights, their results and all gradients, in two precisions."""
 
 import copy
 

@@ -8,7 +8,7 @@ from IPython import get_ipython
 from matplotlib.colors import LinearSegmentedColormap
 
 QUERIES, KEYS, VALUES, WEIGHTS = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
-TRAINING, FILM, RANDOM, TEST = "#999999", "#D55E00", "#56B4E9", "#000000"  # on what an accuracy was measured
+TRAINING, FILM, RANDOM, TEST = "#999999", "#D55E00", "#56B4E9", "#000000"  # what an accuracy was measured on
 
 
 def use_style():
@@ -34,8 +34,9 @@ def use_style():
 def draw_matrices(*parts, columns=()):
     """Draw a formula of matrices, true to their shapes. Each part is text, such as "=", or (matrix, name, colour).
 
-    A matrix is a tensor of one dimension (drawn as a column) or two. The larger an entry is relative to the largest in
-    its matrix, or to 1, the deeper its colour. `columns` names the columns of every matrix that has as many of them.
+    A matrix is a tensor of one dimension (drawn as a column) or two. The larger the absolute value of an entry is
+    relative to the largest in its matrix (or to 1, if that is larger), the deeper its colour. `columns` names the
+    columns of every matrix that has that many.
     """
     shown = [part if isinstance(part, str) else (_as_grid(part[0]), *part[1:]) for part in parts]
     tallest = max(part[0].shape[0] for part in shown if not isinstance(part, str))
@@ -159,7 +160,7 @@ MAP_ARROWS = (  # through points x, y, x, y, …
 
 
 def transformer_map(notebook):
-    """Draw the map of the Transformer: what `notebook` (a number) teaches in bold, what comes later pale."""
+    """Draw the map of the Transformer: what `notebook` (a number) teaches is bold, and what comes later is pale."""
     figure, axis = plt.subplots(figsize=(9, 5.4))
     for x, y, width, height, name, color in (
         (0.2, 1.75, 2.75, 3.9, "encoder, N layers", "#999999"),

@@ -5,7 +5,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 class ProcessGroup:
-    """The processes that train one model. Each gets its share of every batch; gradients and means are those of all."""
+    """The processes that train one model. Each gets its share of every batch; gradients and means are taken over all
+    shares.
+    """
 
     def __init__(self):
         several = distributed.is_initialized()
@@ -38,10 +40,10 @@ class ProcessGroup:
         return added.get_future().then(lambda future: future.value()[0])
 
     def shard(self, batches):
-        """Of each batch every `size`-th review, from `rank` on.
+        """Yield every `size`-th review of each batch, starting from number `rank`.
 
-        Sets `share`, which part of the batch they are. A process for which none is left takes the first review, with
-        share 0, because all processes must take part in the backward pass.
+        Sets `share`, the fraction of the batch that they make up. A process for which none is left takes the first
+        review, with share 0, because all processes must take part in the backward pass.
         """
         self.reviews = 0  # taken so far
         for words, labels in batches:

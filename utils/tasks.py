@@ -59,8 +59,8 @@ def prepare(name, *, min_films=None, max_words=None, tokenizer="basic_english", 
 def log_odds(task):
     """How much each word alone speaks for "liked" (words,): log P(word | liked) − log P(word | not liked).
 
-    Counted in the training reviews. A film counts once for each label, so that the names in it do not pass for praise;
-    1 is added to every count. S. Wang, C. Manning (2012), Baselines and Bigrams.
+    Words are counted in the training reviews. For each word, a film counts once per label, so that the names in it do
+    not pass for praise; 1 is added to every count. S. Wang, C. Manning (2012), Baselines and Bigrams.
     """
     films = task.reviews.films.unique(return_inverse=True)[1]
     inside = torch.zeros(len(films), dtype=torch.bool)

@@ -19,7 +19,7 @@ tokenize = get_tokenizer("basic_english")  # lower case, punctuation split off o
 
 
 def split_at_spaces(text):
-    """Lower case and nothing else: "dull," and "dull" are two words. str → list of str."""
+    """Put a text into lower case and split it at spaces only: "dull," and "dull" are two words. str → list of str."""
     return text.lower().split()
 
 
@@ -65,7 +65,7 @@ class Packed:
         return self.where(self.positions() < size)
 
     def head_and_tail(self, size):
-        """The head and the tail of each longer text, `size` tokens together: reviewers judge at either end."""
+        """The same texts, each cut to `size` tokens, half from its head and half from its tail."""
         position, length, half = self.positions(), self.lengths.repeat_interleave(self.lengths), size // 2
         return self.where((position < half) | (position >= length - (size - half)))
 
@@ -107,7 +107,7 @@ def build_vocabulary(tokens, rows, groups, min_groups):
     """The words that occur in at least `min_groups` different groups (films) of the texts in `rows`.
 
     `groups` (number of texts,) is each text's group. Ids 0 and 1 are padding and unknown words; the others go from the
-    most widespread word down. Returns a torchtext `Vocab`. ValueError if no word is in so many groups.
+    most widespread word down. Returns a torchtext `Vocab`. ValueError if no word is in that many groups.
     """
     words_of = {}  # group → the ids of its words
     for row, group in zip(rows.tolist(), groups[rows].tolist()):

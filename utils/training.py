@@ -33,7 +33,7 @@ def autocast(device):
 def batches(packed, labels, rows, *, batch_size, max_tokens, generator=None):
     """Yield words (B, T) and labels (B,) of `rows`: shuffled if given a generator, else from short to long.
 
-    Of texts longer than `max_tokens` head and tail are kept.
+    Texts longer than `max_tokens` keep only their head and tail.
     """
     packed = packed.head_and_tail(max_tokens)
     for chosen in text.batch_rows(packed.lengths[rows], batch_size, generator):
@@ -93,10 +93,11 @@ SCHEDULES = {
 
 
 def optimize(model, steps, *, learning_rate, schedule="one-cycle", embedding_lr=None):
-    """AdamW; with `embedding_lr`, Adagrad at that rate for the embedding tables. Returns optimizers and schedules.
+    """Make AdamW and, given `embedding_lr`, Adagrad at that rate for embedding tables. Returns optimizers and
+    schedules.
 
-    A rare word's row has a gradient only now and then. Adagrad divides each gradient by the root of the sum of squares
-    of those before (Duchi et al., 2011), and leaves a row without a gradient as it is.
+    A rare word's row has a gradient only now and then. Adagrad divides each gradient by the root of the sum of the
+    squares of all gradients so far (Duchi et al., 2011), and leaves a row without a gradient unchanged.
     """
     tables = [part.weight for part in model.modules() if isinstance(part, nn.Embedding)] if embedding_lr else []
     others = [parameter for parameter in model.parameters() if not any(parameter is table for table in tables)]
@@ -110,8 +111,8 @@ def optimize(model, steps, *, learning_rate, schedule="one-cycle", embedding_lr=
 def fit(model, task, *, epochs, batch_size, max_tokens, word_dropout=0.0, threads=None, seed=0, keep=None, **rates):
     """Train on `task.train_rows` and leave the model as it was after its best epoch (see `best_epoch`).
 
-    `rates` are those of `optimize`; each pass leaves out each word with probability `word_dropout`. `threads` is how
-    many threads compute on a CPU; a small model is fastest with one. Returns the history, a list with one dict per
+    `rates` are the options of `optimize`; each pass leaves out each word with probability `word_dropout`. `threads` is
+    how many threads compute on a CPU; a small model is fastest with one. Returns the history, a list with one dict per
     finished epoch. Ctrl-C ends the training early and keeps what was learned. With `keep`, a path, progress is kept
     there after each epoch, and training continues from it if it exists (`checkpoints.delete_progress` deletes it).
     FloatingPointError if a gradient is not finite. Under torchrun the processes share each batch.
@@ -162,12 +163,12 @@ def fit(model, task, *, epochs, batch_size, max_tokens, word_dropout=0.0, thread
 
 @contextmanager
 def add_remedies(epoch, keep, batch_size):
-    """Adds what to do to the error about a gradient that is not finite, and to that about a GPU's full memory."""
+    """Add advice to two errors: a gradient that is not finite, and a GPU that is out of memory."""
     try:
         yield
     except FloatingPointError as problem:
         last = f"the last good checkpoint is {keep}" if keep and keep.exists() else "there is no checkpoint yet"
-        raise FloatingPointError(f"{problem} of epoch {epoch}: use smaller rates; {last}") from None
+        raise FloatingPointError(f"{problem} of epoch {epoch}: use smaller learning rates; {last}") from None
     except torch.OutOfMemoryError:
         raise torch.OutOfMemoryError(f"the GPU's memory is full: try batch_size={max(1, batch_size // 2)}") from None
 
@@ -184,7 +185,7 @@ def require_finite_gradients(batches, model, optimizers, bar):
         yield batch
         bar.update()
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-        largest = torch.maximum(largest, nn.utils.get_total_norm(gradients))  # of NaN and a number it is NaN
+        largest = torch.maximum(largest, nn.utils.get_total_norm(gradients))  # NaN, if either is NaN
         if largest.device.type == "cpu" and not largest.isfinite():
             break
     if not largest.isfinite():
@@ -192,7 +193,7 @@ def require_finite_gradients(batches, model, optimizers, bar):
 
 
 def fingerprint(model, task):
-    """What tells this model and this task from others: its structure with all settings, and the task's sizes."""
+    """What distinguishes this model and task from others: the model's structure and settings, and the task's sizes."""
     settings = [
         [x for name, x in vars(part).items() if isinstance(x, (int, float)) and name != "training"]
         for part in model.modules()
@@ -212,7 +213,9 @@ def validate(model, task, words, max_tokens):
 
 
 def best_epoch(history):
-    """The epoch with the highest accuracy on validation by film, the first of equals; without validation, the last."""
+    """The epoch with the highest accuracy on validation by film, the first of those that tie; without validation, the
+    last.
+    """
     if "film_accuracy" not in history[-1]:
         return history[-1]
     return max(history, key=lambda row: row["film_accuracy"])

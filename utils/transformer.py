@@ -27,8 +27,8 @@ def sinusoidal_positions(length, d_model, device=None):
 class EncoderLayer(nn.Module):
     """Self-attention → add & norm → the same small MLP for every element (a convolution of size 1) → add & norm.
 
-    `norm_first` normalises before each part instead of after the addition (the lecture's and the 2017 paper's way is
-    after). `dropout` acts on attention weights, inside the MLP, and on what each part adds.
+    `norm_first` normalises before each part instead of after the addition (the lecture and the 2017 paper normalise
+    after it). `dropout` acts on attention weights, inside the MLP, and on what each part adds.
     """
 
     def __init__(self, d_model, num_heads, d_hidden, *, dropout=0.0, norm_first=False):
@@ -96,7 +96,7 @@ class KVCache:
 class DecoderLayer(nn.Module):
     """Self-attention → add & norm → cross-attention → add & norm → the same MLP for every element → add & norm.
 
-    Cross-attention is self-attention whose keys and values come from elsewhere, `memory`: what the encoder returned.
+    In cross-attention only the queries come from x; keys and values come from `memory`, which the encoder returned.
     Options as in `EncoderLayer`.
     """
 
@@ -163,8 +163,8 @@ class Decoder(nn.Module):
 def masked_pool(h, mask):
     """Sum / √T and maximum over each set's T real elements, side by side: h (B, T, d), mask (B, T) → (B, 2d).
 
-    A mean forgets how many elements agree, and a sum grows with T alone; dividing by √T lies between the two. An empty
-    set gives zeros.
+    A mean forgets how many elements agree, and a sum grows just because T does; a sum divided by √T lies between the
+    two. An empty set gives zeros.
     """
     outside = ~mask[:, :, None]  # (B, T, 1)
     total = h.masked_fill(outside, 0.0).sum(1) / mask.sum(1, keepdim=True).clamp(min=1).sqrt()

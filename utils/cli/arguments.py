@@ -1,4 +1,4 @@
-"""The arguments of each verb, and what is wrong with them, said before anything is installed. Standard library only."""
+"""The arguments of each verb; errors in them are reported before anything is installed. Standard library only."""
 
 import argparse
 import os
@@ -42,23 +42,23 @@ def run(argv):
     for path in paths:
         if not path.is_file():
             likely = [*FOLDER.glob(f"{path.name[:2]}*.ipynb"), *sorted(FOLDER.glob("*.ipynb"))][0]
-            return f"{path} is no notebook: name one by its path, as in notebooks/{likely.name}, or none to run all."
+            return f"{path} is not a notebook: name one by its path, as in notebooks/{likely.name}, or none to run all."
     return unwritable({path.parent for path in paths} or {FOLDER})
 
 
 def unwritable(folders):
     for folder in folders:
         if not os.access(folder, os.W_OK):
-            return f"{folder} cannot be written, so nothing can be stored: make a copy that is yours, and start there."
+            return f"{folder} is not writable, so nothing can be stored: make your own copy, and start there."
 
 
 def train(parser):
-    parser.add_argument("--preset", choices=PRESETS, default="encoder", help="model and settings (encoder)")
-    parser.add_argument("--epochs", type=int, help="passes over the training reviews (as the preset says)")
-    parser.add_argument("--seed", type=int, nargs="+", default=[0], help="one training for each (0)")
+    parser.add_argument("--preset", choices=PRESETS, default="encoder", help="model and settings (default: encoder)")
+    parser.add_argument("--epochs", type=int, help="passes over the training reviews (default: as the preset says)")
+    parser.add_argument("--seed", type=int, nargs="+", default=[0], help="one training run for each (default: 0)")
     parser.add_argument("--all", action="store_true", help="train on all training reviews, without validation")
     parser.add_argument("--out", type=Path, help="the checkpoint's file (data/checkpoints/PRESET-….pt)")
-    parser.add_argument("--resume", action="store_true", help="continue a training that was interrupted")
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted training run")
     parser.add_argument("--record", action="store_true", help="write the results to data/results.tsv")
 
 
@@ -68,13 +68,13 @@ def train_problem(args):
     if args.epochs is not None and args.epochs < 1:
         return f"--epochs {args.epochs}: at least one pass is needed"
     if args.out and len(args.seed) > 1:
-        return "--out is one file, and several seeds leave several checkpoints: leave out --out"
+        return "--out names one file, but several seeds write several checkpoints: omit --out"
 
 
 def compare(parser):
     names = ["lecture", "encoder", "convolution", *VARIANTS]
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one or more of: {', '.join(map(repr, names))}")
-    parser.add_argument("--seed", type=int, nargs="+", default=list(range(5)), help="(0 1 2 3 4)")
+    parser.add_argument("--seed", type=int, nargs="+", default=list(range(5)), help="seeds (default: 0 1 2 3 4)")
     parser.set_defaults(known=names)
 
 
@@ -85,7 +85,7 @@ def compare_problem(args):
 
 def publish(parser):
     parser.add_argument("repository", nargs="?", metavar="OWNER/REPOSITORY", help="on github.com")
-    parser.add_argument("--branch", default="main", help="(main)")
+    parser.add_argument("--branch", default="main", help="branch (default: main)")
     parser.add_argument("--none", action="store_true", help="remove the address and the badges")
 
 
@@ -95,7 +95,7 @@ def publish_problem(args):
     if args.repository and not re.fullmatch(REPOSITORY, args.repository):
         return f"{args.repository!r} is not OWNER/REPOSITORY, as in octocat/attention"
     if not re.fullmatch(r"[\w./-]+", args.branch):
-        return f"{args.branch!r} is no branch"
+        return f"{args.branch!r} is not a valid branch name"
     return unwritable({FOLDER})
 
 

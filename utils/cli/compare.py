@@ -9,10 +9,10 @@ ABLATION = datasets.DATA / "ablation.tsv"
 
 
 def main(args):
-    """Do those trainings of the presets and variants in `args.names`, or of all, that the tables lack.
+    """Train the presets and variants in `args.names`, or all of them, wherever the tables lack a result.
 
-    Each row is written when it is ready, so that an interrupted run continues where it stopped. Each preset and seed is
-    measured once on the test reviews, a variant never. Returns the exit code.
+    Each row is written when it is ready, so that an interrupted run continues where it stopped. Each trained preset is
+    measured once on the test reviews; variants are never measured on them. Returns the exit code.
     """
     return train.run_guarded(train_missing, args.names or args.known, args.seed)
 

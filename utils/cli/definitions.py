@@ -20,7 +20,7 @@ TAUGHT = {
 
 
 def copy_to_utils(book, name, root=environment.ROOT / "utils"):
-    """Write what the notebook called `name` teaches into its home in `root`, where the two differ.
+    """Copy the definitions that the notebook `name` teaches to their modules in `root`, if the two differ.
 
     Docstrings and type hints do not count as a difference; the docstrings of `utils` stay. Returns what was changed.
     """

@@ -1,4 +1,4 @@
-"""`python3 -m utils doctor`: what is here, what is missing, each with its remedy. Standard library only."""
+"""`python3 -m utils doctor`: what is here, and what is missing with its remedy. Standard library only."""
 
 import json
 import os
@@ -50,29 +50,29 @@ def findings(python):
     """What there is: (name, what was found, the remedy or ""), line by line. `python` is the one that notebooks use."""
     yield "Python", f"{sys.version.split()[0]} at {sys.executable}", ""
     ready = Path(python).exists()
-    yield "environment", python if ready else "none yet", "" if ready else "python3 -m utils lab makes it, once"
+    yield "environment", python if ready else "none yet", "" if ready else "python3 -m utils lab creates one"
     packages = ("torch", "torchtext", "jupyterlab")
     if ready:
         yield from probe(python, packages)
     else:
         yield from ((name, "not here", "python3 -m utils lab installs it") for name in packages)
     yield "IMDB", *imdb()
-    yield "browser", find_browser() or "none found, needed for `test --browser` only", ""
+    yield "browser", find_browser() or "none found (it is needed only for `test --browser`)", ""
     for name, folder, least in (("disk", environment.ROOT, 1.0), ("temporary", Path(tempfile.gettempdir()), 0.5)):
         free = shutil.disk_usage(folder).free / 2**30
-        yield name, f"{free:.1f} GiB free for {folder}", "" if free >= least else f"make room for {least:.1f} GiB"
+        yield name, f"{free:.1f} GiB free in {folder}", "" if free >= least else f"make room, {least:.1f} GiB is needed"
     writes = os.access(DATA, os.W_OK)
     yield (
         "data/",
-        "can be written" if writes else "cannot be written",
-        "" if writes else "start in a copy of this folder that is yours",
+        "writable" if writes else "not writable",
+        "" if writes else "make your own copy of this folder, and start there",
     )
 
 
 def probe(python, packages):
     """Import each of `packages` in `python`: (name, its version, the remedy or "").
 
-    One that crashes Python does not hide those after it.
+    A package that crashes Python does not hide those after it.
     """
     remedy = "delete .venv and run python3 -m utils lab"
     done = subprocess.run([python, "-W", "ignore", "-c", PROBE, *packages], capture_output=True, text=True)
@@ -98,4 +98,4 @@ def imdb():
             return f"{found} (python3 -m utils data checks it)", ""
     if named:
         return f"IMDB_ARCHIVE={named}", "" if Path(named).is_file() else "there is no such file: correct or unset it"
-    return "not here, toy reviews instead", "python3 -m utils data fetches it, 84 MB"
+    return "not here, so toy reviews are used", "python3 -m utils data fetches it (84 MB)"

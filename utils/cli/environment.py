@@ -14,9 +14,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = ROOT / "requirements.txt"  # what a reader needs
-TEST_REQUIREMENTS = ROOT / "utils" / "tests" / "requirements.txt"  # and what tests, pages and `run` need beside it
+TEST_REQUIREMENTS = ROOT / "utils" / "tests" / "requirements.txt"  # and what tests, pages and `run` need in addition
 VENV = ROOT / ".venv"
-WITHOUT_CUDA, WITH_CUDA = "300 MB to download, 1.3 GB on the disk", "3.2 GB to download, 5.8 GB on the disk"  # measured
+WITHOUT_CUDA, WITH_CUDA = "300 MB to download, 1.3 GB on disk", "3.2 GB to download, 5.8 GB on disk"  # measured
 CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
 
 # What a Python must have to be used as it is: usable versions (from, below), not the exact pins.
@@ -35,11 +35,11 @@ FAILURES = (  # what pip and venv print → what we print; the first that fits
     ),
     (
         r"Permission denied: '([^']*)'|Read-only file system: '([^']*)'",
-        r"\1\2 cannot be written: make a copy of this folder that is yours, and start there.",
+        r"\1\2 is not writable: make your own copy of this folder, and start there.",
     ),
     (
         r"connection broken|ConnectionError|timed out|ProxyError|name resolution|getaddrinfo",
-        "No network: pip cannot reach its package index. Connect, or correct pip's index or proxy, and start again.",
+        "No network: pip cannot reach its package index. Connect, or correct pip's settings, and start again.",
     ),
     (
         r"No matching distribution found for (\S+)",
@@ -56,7 +56,7 @@ def enter(argv, packages):
         return
     if not installed(files):
         with installation_lock():
-            if not installed(files):  # or another process has done it meanwhile
+            if not installed(files):  # unless another process has done so in the meantime
                 install(files, missing)
     elif in_venv:
         sys.exit(f"{VENV} is damaged (it lacks {', '.join(missing)}): delete this folder and start again.")
@@ -89,7 +89,9 @@ def stamp(requirements):
 
 
 def sha256(path):
-    return hashlib.sha256(path.read_text("utf8").encode()).hexdigest()  # as text: whatever the line ends
+    return hashlib.sha256(
+        path.read_text("utf8").encode()
+    ).hexdigest()  # read as text, so that line endings do not matter
 
 
 def installed(files):
@@ -124,23 +126,25 @@ def has_nvidia():
 
 
 def install(files, missing):
-    """Bring what `files` name into `.venv`, which is made where there is none.
+    """Install what `files` name into `.venv`, which is created if there is none.
 
-    Where that fails, exit with one line that says what to do.
+    If that fails, exit with one line that says what to do.
     """
     if not (importlib.util.find_spec("venv") and importlib.util.find_spec("ensurepip")):
         package = f"python{sys.version_info.major}.{sys.version_info.minor}-venv"
-        sys.exit(f"This Python cannot make environments: sudo apt install {package} (Debian, Ubuntu) and start again.")
+        sys.exit(
+            f"This Python cannot create environments: run sudo apt install {package} (Debian, Ubuntu) and start again."
+        )
     if not os.access(ROOT, os.W_OK):
-        lacks = f"{ROOT} cannot be written, and {sys.executable} lacks {', '.join(missing)}"
-        sys.exit(f"{lacks}: make a copy of this folder that is yours, and start there.")
+        lacks = f"{ROOT} is not writable, and {sys.executable} lacks {', '.join(missing)}"
+        sys.exit(f"{lacks}: make your own copy of this folder, and start there.")
     # Only a finished installation is built upon: one that was cut short may hold packages that pip believes are whole.
     new = not (venv_python().exists() and stamp(REQUIREMENTS).exists())
     cuda = sys.platform == "linux" and has_nvidia()
     if new:
         print(f"{sys.executable} lacks {', '.join(missing)}.")
         print(f"Installing requirements.txt into {VENV}, once: {WITH_CUDA if cuda else WITHOUT_CUDA}.", flush=True)
-        # In two steps, because venv keeps to itself why ensurepip failed.
+        # This takes two steps, because venv does not say why ensurepip failed.
         step([sys.executable, "-m", "venv", "--clear", "--without-pip", VENV])
         step([venv_python(), "-m", "ensurepip", "--default-pip"])
     pip = [venv_python(), "-m", "pip", "install", "--disable-pip-version-check"]
@@ -150,7 +154,7 @@ def install(files, missing):
         if stamp(file).exists():
             print(f"{file.relative_to(ROOT)} has changed: bringing {VENV} up to date.", flush=True)
         elif file == TEST_REQUIREMENTS:
-            print("Installing what tests and pages need, once: 100 MB to download, 250 MB on the disk.", flush=True)
+            print("Installing what tests and pages need, once: 100 MB to download, 250 MB on disk.", flush=True)
         stamp(file).unlink(missing_ok=True)
         if file == REQUIREMENTS and sys.platform == "linux" and not cuda:
             install_cpu_torch(pip)
@@ -160,17 +164,23 @@ def install(files, missing):
 
 
 def install_cpu_torch(pip):
-    """The ordinary torch for Linux brings gigabytes of CUDA; do not wait long for the index of CPU wheels, though."""
+    """Install torch without CUDA, because the ordinary one for Linux brings gigabytes of it.
+
+    If the index of CPU wheels does not answer soon, give up and say so.
+    """
     torch = re.search(r"^torch==.*", REQUIREMENTS.read_text("utf8"), re.MULTILINE)[0]
     impatient = ["--retries", "1", "--timeout", "15"]
     absent = "No matching distribution|ResolutionImpossible"  # the latter where the user's pip has constraints
     if not step([*pip, "--no-deps", "--index-url", CPU_WHEELS, *impatient, torch], unless=absent):
         print(f"{CPU_WHEELS} has no {torch}, or cannot be reached.")
-        print(f"The ordinary one brings CUDA: {WITH_CUDA}. Ctrl-C stops here.", flush=True)
+        print(f"The ordinary torch, with CUDA, is installed instead: {WITH_CUDA}. Press Ctrl-C to stop.", flush=True)
 
 
 def step(command, unless=None):
-    """Run one step of the installation and show its large downloads. Exits if it fails, `unless` it printed that."""
+    """Run one step of the installation and show its large downloads. Returns whether it succeeded.
+
+    If it fails, exit, except when its output matches `unless`.
+    """
     said = ""
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"

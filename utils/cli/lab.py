@@ -1,4 +1,4 @@
-"""`python3 -m utils lab`: JupyterLab at the first notebook. Imports that take long are left to Jupyter itself."""
+"""`python3 -m utils lab`: JupyterLab at the first notebook. Slow imports are left to Jupyter itself."""
 
 import os
 import sys
@@ -22,7 +22,7 @@ if zmq.has("curve"):  # otherwise each kernel warns that it is not encrypted
 
 
 def main(arguments):
-    """Become JupyterLab, for this machine only, with a token that Jupyter makes."""
+    """Replace this process with JupyterLab, which only this machine can reach, with a token that Jupyter creates."""
     first = min((environment.ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
     place = f"--LabApp.default_url=/lab/tree/notebooks/{first.name}"
     others = os.environ.get("JUPYTER_CONFIG_PATH")

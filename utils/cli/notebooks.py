@@ -26,7 +26,7 @@ TESTS = environment.ROOT / "utils" / "tests"
 
 # Cells with this tag may print something different each time: times, training logs, widgets.
 IGNORED = "nbval-ignore-output"
-# What cells with this tag show is never stored, because others wrote these texts.
+# The outputs of cells with this tag are never stored, because they quote texts that others wrote.
 PRIVATE = "private"
 NBVAL = (
     "--nbval",
@@ -34,9 +34,13 @@ NBVAL = (
     "--nbval-cell-timeout=600",
     f"--nbval-sanitize-with={TESTS / 'nbval_sanitize.cfg'}",
 )
-SHARED_OUT = ("--numprocesses=auto", "--maxprocesses=4", "--no-loadscope-reorder")  # more need more than 8 GB of memory
+SHARED_OUT = (
+    "--numprocesses=auto",
+    "--maxprocesses=4",
+    "--no-loadscope-reorder",
+)  # more processes would need over 8 GB of memory
 
-# The first code cell of every notebook, without the address. Colab has torch, numpy and what these three need.
+# The first code cell of every notebook, without the address. Colab already has torch, numpy and what torchtext needs.
 BOOTSTRAP = """\
 # Every notebook begins with this cell, which makes `import utils` work.
 import sys
@@ -49,7 +53,7 @@ if "google.colab" in sys.modules:
         if not folder.exists():
             assert REPOSITORY, f"REPOSITORY is empty: upload the whole project to {folder}"
             !git clone --quiet --depth 1 --branch {BRANCH} {REPOSITORY} {folder}
-        assert folder.exists(), f"{REPOSITORY} could not be fetched: is it right, and public?"
+        assert folder.exists(), f"{REPOSITORY} could not be fetched: is this address right?"
         %cd -q {folder}/notebooks
     !pip install --quiet --no-deps torchtext==0.6.0 sentencepiece pooch
 roots = [p for p in (Path.cwd(), *Path.cwd().parents) if (p / "utils/attention.py").exists()]
@@ -65,7 +69,7 @@ def bootstrap(repository=None, branch="main"):
 
 
 CELL_METADATA = ("tags", "jupyter", "cellView")  # the last two fold a cell, in JupyterLab and in Colab
-# What answers a "Predict", or is a solution, shows its outputs when asked to: JupyterLab's way, and Colab's.
+# The outputs of solutions, and of cells that answer a "Predict", stay hidden until asked for.
 PREDICTED = {"outputs_hidden": True}
 WIDGET = "application/vnd.jupyter.widget-view+json"
 KERNEL_OPTIONS = [
@@ -93,7 +97,8 @@ def notebook_paths():
 def test(arguments):
     """Run pytest over all notebooks and the tests of `utils`; returns its exit code.
 
-    Its processes, one per core, share the files. Each computes with one thread; more would slow the others down.
+    Pytest's processes, one per core and at most four, share the files. Each computes with one thread, because more
+    would slow the others down.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     command = [*NBVAL, *SHARED_OUT, *map(str, notebook_paths()), str(TESTS), *arguments]
@@ -104,8 +109,8 @@ def test(arguments):
 def run(arguments):
     """Re-execute the notebooks named in `arguments`, or all, and store them. Exits at the first that fails.
 
-    A notebook that fails, or whose checked outputs are those stored (without --force), is left untouched. Definitions
-    that it teaches are written to their home in `utils`.
+    A notebook that fails is left untouched. So is one whose checked outputs have not changed, unless --force is given.
+    The definitions that it teaches are copied to their modules in `utils`.
     """
     force = "--force" in arguments
     names = [name for name in arguments if name != "--force"]
@@ -120,7 +125,7 @@ def run(arguments):
         if changed:
             write(book, path)
         for name in copy_to_utils(book, path.stem) if path.parent == FOLDER else ():
-            print(f"  {name} is now as this notebook has it")
+            print(f"  {name} now matches this notebook")
         print(f"  {'stored' if changed else 'unchanged'} after {time.perf_counter() - start:.0f} s", flush=True)
     return 0
 
@@ -151,10 +156,10 @@ def execute(path):
 
 
 def normalised(book):
-    """`book` with nothing in it that depends on when, where and by whose editor it was run. Changes `book`.
+    """`book` without anything that depends on when, where or in which editor it was run. Changes `book`.
 
     Outputs that answer a "Predict", and those of solutions, are hidden until the reader asks for them.
-    Raises ValueError for what must never be stored: stderr, the toy set's figures, a figure without its line of text.
+    Raises ValueError for what must never be stored: stderr, results on the toy set, a figure without a caption.
     """
     book.metadata = METADATA | {"source_sha256": source_sha256(book)}
     predicting = False
@@ -170,28 +175,28 @@ def normalised(book):
             if output.get("name") == "stderr":
                 raise ValueError(f"Cell {cell.execution_count} writes to stderr:\n{output.text}")
             if "source: toy" in output.get("text", "").splitlines():
-                raise ValueError("It ran on the toy reviews: `python3 -m utils data` fetches IMDB.")
+                raise ValueError("The notebook ran on the toy reviews: `python3 -m utils data` fetches IMDB.")
             if "text" in output:
-                output.text = re.sub(r"[^\n]*\r", "", output.text)  # of a progress bar only what it ended with
+                output.text = re.sub(r"[^\n]*\r", "", output.text)  # keep only the final state of a progress bar
             if "data" in output:
                 output.metadata = {}
             if "image/png" in output.get("data", {}):
                 if not caption(following):
-                    raise ValueError(f"Cell {cell.execution_count} draws, and no text below opens with what it shows.")
+                    raise ValueError(f"Cell {cell.execution_count} draws a figure, but no caption follows it.")
                 output.data["image/png"], size = smaller(output.data["image/png"])
                 output.metadata = {"image/png": {"alt": caption(following)} | size}
     return book
 
 
 def hide_outputs(cell, hide):
-    """Whether a code cell's outputs are hidden as it opens; what its metadata say of its source stays."""
+    """Hide a code cell's outputs when the notebook opens, or show them; its source stays as it is."""
     others = {key: value for key, value in cell.metadata.pop("jupyter", {}).items() if key not in PREDICTED}
     if jupyter := others | (PREDICTED if hide and cell.outputs else {}):
         cell.metadata["jupyter"] = jupyter
 
 
 def smaller(encoded):
-    """A figure, encoded, in at most 256 colours, which is half as large; and its size in points, two pixels each."""
+    """Re-encode a figure in at most 256 colours, which halves it. Returns it, and its size in points of two pixels."""
     picture = Image.open(io.BytesIO(base64.b64decode(encoded)))
     if picture.mode != "P":
         file = io.BytesIO()

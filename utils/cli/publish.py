@@ -1,4 +1,4 @@
-"""`python3 -m utils publish OWNER/REPOSITORY`: the address of these notebooks, wherever it stands, or nowhere."""
+"""`python3 -m utils publish OWNER/REPOSITORY`: write the address of the notebooks wherever it appears, or remove it."""
 
 import re
 from urllib.parse import quote
@@ -13,7 +13,7 @@ BADGES = re.compile(r"(\[!\[Open in \w+\]\([^)]*\)\]\([^)]*\)\s+)+")
 
 
 def main(args):
-    """Write badges and bootstrap cells of all notebooks, and README's badges and address; --none removes them."""
+    """Write the address into all notebooks' badges and first cells, and into README; --none removes it."""
     for path in notebooks.notebook_paths():
         book = nbformat.read(path, as_version=4)
         [first] = [cell for cell in book.cells if "bootstrap" in cell.metadata.get("tags", [])]

@@ -1,7 +1,7 @@
 """`python3 -m utils site`: static pages of all notebooks, whose sliders move without a kernel.
 
-Of nbconvert the Markdown parser is used, not the exporter: that brings 300 kB of style sheets and fetches MathJax from
-elsewhere. Formulas become MathML, which today's browsers draw by themselves: no script, no fonts, and it can be printed
+We use nbconvert's Markdown parser but not its exporter, which adds 300 kB of style sheets and fetches MathJax from
+elsewhere. Formulas become MathML, which today's browsers draw without scripts or extra fonts, and which can be printed
 and read aloud.
 """
 
@@ -35,7 +35,7 @@ from utils.files import read_table
 SITE = environment.ROOT / ".site"
 PAGES = Path(__file__).parent / "pages"  # templates, the style sheet, the lecture's ideas, what runs in a kernel
 SLIDER = "ipywidgets.interact("
-TYPED = ("06_decoder", "07_imdb")  # their widgets are boxes for any text: nothing to draw ahead
+TYPED = ("06_decoder", "07_imdb")  # their widgets are boxes for any text, so nothing can be drawn in advance
 
 
 def main(args):
@@ -173,7 +173,9 @@ def slider_cells(book):
 
 
 def draw_frames(sources, folder):
-    """Draw what a slider shows at each of its places, by a kernel that runs `sources`, its own cell last."""
+    """Draw what a slider shows at each of its positions. A kernel runs `sources`, the last of which is the slider's
+    cell.
+    """
     *before, widget = sources
     frames = (PAGES / "frames.py").read_text("utf8")
     small = new_notebook(cells=[new_code_cell(source) for source in (*before, frames, widget)])
@@ -192,7 +194,7 @@ def draw_frames(sources, folder):
 
 
 def needed(sources):
-    """Of the cells before the last, those that it needs: the last to bind a name that it, or one of these, reads."""
+    """The last cell, and those that it needs: for each name that is read, the nearest cell above that binds it."""
     late = set()  # names read within functions, which may be bound after these are defined
     while True:
         wanted, found, later = late, [], set()
@@ -216,7 +218,7 @@ def names(source):
             bound |= {part.id for part in ast.walk(node.value) if isinstance(part, ast.Name)}
     read = {one.get_name() for one in top.get_symbols() if one.is_referenced()}
     within, scopes = set(), top.get_children()
-    for scope in scopes:  # it grows meanwhile
+    for scope in scopes:  # the list grows during the loop
         scopes += scope.get_children()
         outside = {one.get_name() for one in scope.get_symbols() if one.is_global()}
         read |= outside

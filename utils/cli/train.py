@@ -73,7 +73,8 @@ def train_and_test(name, seed, *, epochs=None, hold_out=True, out=None, to_recor
     if row is None:
         if first and history:
             keep_checkpoint(out.with_name(f"{out.stem}-interrupted.pt"), model, preset, task, history)
-            print(f"It is that of epoch {training.best_epoch(history)['epoch']}. --resume goes on with this training.")
+            best = training.best_epoch(history)["epoch"]
+            print(f"The model is the one after epoch {best}. Use --resume to continue this training.")
         return None
     every = torch.arange(len(task.test))
     scores = training.predict(model, task.test_words, every, max_tokens=preset["fit"]["max_tokens"])
@@ -95,7 +96,7 @@ def train_and_test(name, seed, *, epochs=None, hold_out=True, out=None, to_recor
 
 
 def checkpoint_path(name, seed, hold_out=True):
-    """The file of the checkpoint of such a training."""
+    """The path of the checkpoint for this preset, seed and choice of validation."""
     return CHECKPOINTS / f"{name}{'' if hold_out else '-all'}-{seed}.pt"
 
 
@@ -109,7 +110,7 @@ def keep_checkpoint(path, model, preset, task, history):
     try:
         checkpoints.save(path, model, preset["model"], task.vocabulary, history)
     except (OSError, RuntimeError) as problem:  # PyTorch raises RuntimeError if the disk is full
-        print(f"No checkpoint, because {path} could not be written: {problem}")
+        print(f"There is no checkpoint, because {path} could not be written: {problem}")
         return False
     print(f"checkpoint: {path}")
     return True
@@ -135,7 +136,7 @@ def main(args):
 def run_guarded(work, *arguments):
     """Do `work` and return its exit code. An expected error becomes a message that says what to do, and exit code 1.
 
-    Under torchrun only the first process prints, and of a failure only the first process that notices it.
+    Under torchrun only the first process prints; a failure is reported by the process that notices it first.
     """
     store, rank = None, 0
     before = signal.signal(signal.SIGTERM, interrupt)  # as Ctrl-C
@@ -173,7 +174,7 @@ def interrupt(*_):
 def unwritable(path):
     """Why no file can be written to `path`; None if it can."""
     if path.exists() and not path.is_file():
-        return f"{path} is no file"
+        return f"{path} is not a file"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
@@ -203,7 +204,7 @@ def train_seeds(args):
 
 
 def seeds_left(args):
-    """The seeds to train: with --resume, from the first one on whose progress is kept.
+    """The seeds to train; with --resume, only the first one with saved progress and those after it.
 
     ResumeError if --resume finds no progress, or if there is progress that a new training would overwrite.
     """
@@ -215,7 +216,7 @@ def seeds_left(args):
             raise checkpoints.ResumeError(f"there is no {paths[0]} to continue from: leave out --resume to begin")
         if kept and not args.resume:
             raise checkpoints.ResumeError(
-                f"{paths[kept[0]]} is an interrupted training: continue with --resume, or delete it to begin anew"
+                f"{paths[kept[0]]} holds an interrupted training: continue with --resume, or delete it to start again"
             )
         seeds = seeds[kept[0] :] if kept else seeds
     return group.broadcast(seeds)

@@ -47,7 +47,7 @@ def test_a_compiled_model_comes_back_and_another_file_is_named(task, tmp_path):
     assert all(map(torch.equal, loaded.state_dict().values(), model.state_dict().values()))
     for other in ({"words": ["a"], "key": "of a cache"}, [1, 2], {"model_class": "Unknown"}):
         torch.save(other, tmp_path / "other.pt")
-        with pytest.raises(files.CorruptFileError, match=r"other.pt holds no trained classifier"):
+        with pytest.raises(files.CorruptFileError, match=r"other.pt does not hold a trained classifier"):
             checkpoints.load(tmp_path / "other.pt")
 
 
@@ -191,7 +191,7 @@ def test_killed_anywhere_it_ends_with_the_same_bits(killed):
 
 def test_the_command_killed_and_resumed(killed):
     said = (killed / "resumed").read_text()
-    assert "goes on after epoch 2" in said and "epoch 1/5" not in said
+    assert "continuing after epoch 2" in said and "epoch 1/5" not in said
     alone, resumed = (torch.load(killed / name)["weights"] for name in ("alone.pt", "killed.pt"))
     assert bytes_different(alone, resumed) == 0
     assert not list(killed.glob("killed-*"))
@@ -225,7 +225,7 @@ def test_a_damaged_one_is_refused_and_the_one_before_named(task, never_stopped, 
     whole = path.read_bytes()
     for damaged in (whole[: len(whole) // 2], whole[:3000] + bytes([whole[3000] ^ 1]) + whole[3001:], b""):
         path.write_bytes(damaged)
-        with pytest.raises(checkpoints.ResumeError, match=r"way.pt is damaged.*go on from .*way.pt.previous"):
+        with pytest.raises(checkpoints.ResumeError, match=r"way.pt is damaged.*rename .*way.pt.previous to way.pt"):
             train(task, path)
     os.replace(tmp_path / "way.pt.previous", path)
     goes_on_alike(task, never_stopped, tmp_path)
@@ -266,7 +266,7 @@ def test_a_full_disk_loses_no_epoch_and_ends_no_training(task, never_stopped, tm
     assert f"epoch 2 is not kept, because {path} could not be written" in said and "epoch 3 is not kept" in said
     monkeypatch.undo()
     goes_on_alike(task, never_stopped, tmp_path)
-    assert "goes on after epoch 1" in capsys.readouterr().out
+    assert "continuing after epoch 1" in capsys.readouterr().out
 
 
 def test_ctrl_c_can_go_on(task, never_stopped, tmp_path, monkeypatch):

@@ -193,7 +193,7 @@ BAD = {
     "dropout of units": (lambda: WordConvolution(50, 8, dropout=1.2), ValueError, "between 0 and 1, but got 1.2"),
     "too long for the lecture's": (
         lambda: MODELS["lecture"](torch.ones(1, 201).long()), ValueError,
-        "a review of 201 words: this model reads 200"),
+        "a review has 201 words, but this model reads at most 200"),
 }  # fmt: skip
 
 

@@ -225,7 +225,7 @@ def test_where_the_index_of_cpu_wheels_has_none_the_installation_goes_on(monkeyp
         ),
         (
             "Error: [Errno 13] Permission denied: '/srv/class/.venv'\n",
-            "/srv/class/.venv cannot be written: make a copy",
+            "/srv/class/.venv is not writable: make your own copy",
         ),
         (
             "WARNING: Retrying after connection broken by 'NewConnectionError('<…>: Failed to establish "
@@ -315,9 +315,9 @@ def test_a_folder_that_cannot_be_written_is_named(bare, capsys, monkeypatch):
     for line in "run", "run notebooks/01_hard_and_soft_attention.ipynb", "publish octocat/attention":
         with pytest.raises(SystemExit):
             main(line.split())
-        assert "notebooks cannot be written, so nothing can be stored" in capsys.readouterr().err
+        assert "notebooks is not writable, so nothing can be stored" in capsys.readouterr().err
     monkeypatch.setattr(environment, "install", INSTALL)
-    with pytest.raises(SystemExit, match=f"{environment.ROOT} cannot be written, and .* lacks torch: make a copy"):
+    with pytest.raises(SystemExit, match=f"{environment.ROOT} is not writable, and .* lacks torch: make your own copy"):
         main(["data"])
 
 

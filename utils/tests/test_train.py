@@ -128,7 +128,7 @@ def test_where_nothing_can_be_saved_the_accuracy_is_said_and_the_training_kept(s
     assert not (short / "toy-0.pt").exists() and (short / "toy-0-in-progress.pt").exists()
     assert command("train", ["--preset", "toy", "--resume"]) == 0 and checkpoints.load(short / "toy-0.pt")
     again = capsys.readouterr().out
-    assert "goes on after epoch 2" in again and "epoch 1/2" not in again
+    assert "continuing after epoch 2" in again and "epoch 1/2" not in again
     assert re.search("test accuracy 0.*?on", again)[0] == re.search("test accuracy 0.*?on", said)[0]
     assert not list(short.glob("*-in-progress*"))
 
@@ -147,10 +147,10 @@ def test_resume_never_begins_anew_and_without_it_nothing_kept_is_lost(short, mon
     monkeypatch.setattr(training, "train_epoch", interrupted)
     assert command("train", line) == 130
     assert command("train", line) == 1
-    asked = f"{short / 'toy-1-in-progress.pt'} is an interrupted training: continue with --resume"
+    asked = f"{short / 'toy-1-in-progress.pt'} holds an interrupted training: continue with --resume"
     assert asked in capsys.readouterr().out and len(calls) == 4
     assert command("train", [*line, "--resume"]) == 0
-    assert len(calls) == 4 + 1 + 2 and "goes on after epoch 1" in capsys.readouterr().out
+    assert len(calls) == 4 + 1 + 2 and "continuing after epoch 1" in capsys.readouterr().out
 
 
 def test_a_run_changes_no_preset(short):
@@ -163,7 +163,7 @@ def test_a_finished_checkpoint_is_no_interrupted_training(short, capsys):
     assert command("train", ["--preset", "toy", "--epochs", "1"]) == 0
     (short / "toy-0.pt").rename(short / "toy-0-in-progress.pt")
     assert command("train", ["--preset", "toy", "--resume"]) == 1
-    assert "toy-0-in-progress.pt is no interrupted training" in capsys.readouterr().out
+    assert "toy-0-in-progress.pt does not hold an interrupted training" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("epoch", [1, 2])
@@ -180,7 +180,7 @@ def test_a_loss_that_is_not_finite_ends_it_and_overwrites_nothing(short, monkeyp
     assert command("train", ["--preset", "toy", "--record"]) == 1
     way, said = short / "toy-0-in-progress.pt", capsys.readouterr().out
     rate = {1: "0.00028", 2: "0.0014"}[epoch]  # of one cycle over 100 steps, up to 0.002: at the 7th, at the 57th
-    assert f"a gradient is not finite: rate {rate}, step 7 of epoch {epoch}: use smaller rates; the" in said
+    assert f"a gradient is not finite: rate {rate}, step 7 of epoch {epoch}: use smaller learning rates; the" in said
     assert (f"the last good checkpoint is {way}" if epoch == 2 else "there is no checkpoint yet") in said
     assert (short / "toy-0.pt").read_text() == "of a training that ended"
     assert not (short / "results.tsv").exists() and way.exists() == (epoch == 2)
@@ -342,7 +342,7 @@ def test_under_torchrun_one_is_killed_and_the_rest_resumed(tmp_path):
     done = subprocess.run([*line, "--resume"], capture_output=True, **how)
     lines = done.stdout.splitlines()
     assert done.returncode == 0 and sum(line.startswith("test accuracy") for line in lines) == 1
-    assert sum("goes on after epoch" in line for line in lines) == 1
+    assert sum("continuing after epoch" in line for line in lines) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
 
 
