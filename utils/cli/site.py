@@ -78,7 +78,8 @@ def build(folder):
                 cells.append(code(cell, folder / name, sliders.get(name) if SLIDER in cell.source else None))
             section_of[cell.id] = renderer.contents[-1][-1]
         (_, _, title), *contents = renderer.contents
-        promise = publish.without_badges(book.cells[0].source).split("\n\n")[1]
+        paragraphs = publish.without_badges(book.cells[0].source).split("\n\n")[1:]
+        promise = next((text for text in paragraphs if "ou will" in text), paragraphs[0])
         page = {"name": name, "title": title, "promise": promise, "cells": cells}
         pages[name] = page | {"contents": contents, "section_of": section_of}
     template, order = templates().get_template, list(pages.values())
