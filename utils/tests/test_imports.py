@@ -1,6 +1,7 @@
 """Imports go one way: what is taught knows nothing of the command line, and nothing knows what stands on it."""
 
 import ast
+import importlib
 from pathlib import Path
 
 import nbformat
@@ -79,3 +80,25 @@ def test_late_and_hidden_imports_are_seen():
     assert imported("def f():\n    from utils.cli import train, data") == {"cli.train", "cli.data"}
     assert imported("import utils.training\nimport torch") == {"training"}
     assert imported("from utils.text import pad\nfrom utils import text, files") == {"text", "files"}
+
+
+@pytest.mark.parametrize("path", notebooks.notebook_paths(), ids=lambda path: path.stem)
+def test_what_a_notebook_takes_from_utils_is_there(path):
+    """A name that was changed in `utils` alone is found in seconds, not by a run of minutes."""
+    modules, missing = {}, []
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type != "code" or "bootstrap" in cell.metadata.get("tags", []):
+            continue
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "utils":
+                found = importlib.import_module(node.module)
+                for alias in node.names:
+                    if node.module == "utils":
+                        modules[alias.asname or alias.name] = importlib.import_module(f"utils.{alias.name}")
+                    elif not hasattr(found, alias.name):
+                        missing.append(f"{node.module}.{alias.name}")
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                module = modules.get(node.value.id)
+                if module and not hasattr(module, node.attr):
+                    missing.append(f"{node.value.id}.{node.attr}")
+    assert missing == []
