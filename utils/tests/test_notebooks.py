@@ -132,6 +132,38 @@ def sample():
     return book
 
 
+def reading_minutes(book):
+    """What is on the way (no exercises, optional sections, captions, sources): words / 90 + visible lines of code / 7 +
+    3/4 (figures + Predicts), fitted to nine readings by people who had not seen the notebook.
+    """
+    minutes, on_the_way, after_figure = 0, True, False
+    for cell in book.cells:
+        if cell.cell_type == "markdown":
+            body = cell.source
+            if heading := re.match(r"## +(.*)", body):
+                on_the_way = not re.search("^exercises|optional", heading[1].lower())
+            if after_figure:  # its first line is the caption
+                body = body.partition("\n")[2]
+            body = re.split(r"^\*\*(?:Sources|Further reading)", body, flags=re.MULTILINE)[0]
+            after_figure = False
+            minutes += on_the_way * (len(body.split()) / 90 + 0.75 * body.count("**Predict"))
+        else:
+            after_figure = any("image/png" in output.get("data", {}) for output in cell.outputs)
+            lines = 0 if folded(cell) else sum(bool(line.strip()) for line in cell.source.splitlines())
+            minutes += on_the_way * (lines / 7 + 0.75 * after_figure)
+    return minutes
+
+
+@pytest.mark.parametrize("path", notebooks.notebook_paths(), ids=lambda path: path.name)
+def test_promised_minutes(path):
+    """The minutes of a notebook's first cell and of the README are the formula's, rounded to five."""
+    book = nbformat.read(path, as_version=4)
+    promised = int(re.search(r"(\d+) minutes", book.cells[0].source)[1])
+    readme = (environment.ROOT / "README.md").read_text(encoding="utf8")
+    in_readme = int(re.search(rf"\({re.escape(f'notebooks/{path.name}')}\) \| (\d+) \|", readme)[1])
+    assert promised == in_readme == 5 * round(reading_minutes(book) / 5)
+
+
 @pytest.mark.parametrize("path", notebooks.notebook_paths(), ids=lambda path: path.name)
 def test_stored_notebook(path):
     book = nbformat.read(path, as_version=4)
