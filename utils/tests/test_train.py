@@ -327,7 +327,11 @@ def test_a_lost_process_is_named_though_torchrun_ends_this_one_meanwhile(monkeyp
 
 
 def test_under_torchrun_one_is_killed_and_the_rest_resumed(tmp_path):
-    """SIGKILL to one of two: one sentence, exit 1; --resume goes on, and only the first speaks."""
+    """SIGKILL to one of two: exit 1, --resume is named once; --resume goes on, and only the first speaks.
+
+    The other is stopped by the lost connection or, on a busy machine, by torchrun's SIGTERM before it notices the loss.
+    The first says that a process was lost; the second acts as Ctrl-C, which also keeps model-interrupted.pt.
+    """
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "utils"]
     line = [*torchrun, *f"train --preset toy --epochs 3 --out {tmp_path / 'model.pt'}".split()]
     how = {"cwd": environment.ROOT, "env": os.environ | {"OMP_NUM_THREADS": "1"}, "text": True}
@@ -337,13 +341,13 @@ def test_under_torchrun_one_is_killed_and_the_rest_resumed(tmp_path):
             said.append(words)
             if "epoch 1/3" in words:
                 psutil.Process(process.pid).children()[1].kill()
-    assert process.returncode == 1 and "".join(said).count("A process was lost") == 1
+    assert process.returncode == 1 and "".join(said).count("--resume") == 1
     assert not (tmp_path / "model.pt").exists()
     done = subprocess.run([*line, "--resume"], capture_output=True, **how)
     lines = done.stdout.splitlines()
     assert done.returncode == 0 and sum(line.startswith("test accuracy") for line in lines) == 1
     assert sum("continuing after epoch" in line for line in lines) == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+    assert {path.name for path in tmp_path.iterdir()} - {"model-interrupted.pt"} == {"model.pt"}
 
 
 if __name__ == "__main__":
