@@ -40,6 +40,19 @@ def entropy(a):
     return torch.special.entr(a).sum(dim=-1)
 
 
+def check_sizes(queries, keys):
+    """ValueError unless queries (…, T_q, d) and keys (…, T_k, d) have the same d."""
+    d, d_k = queries.shape[-1], keys.shape[-1]
+    if d_k != d:
+        raise ValueError(f"queries of size {d} cannot be compared with keys of size {d_k}: use equal sizes")
+
+
+def check_mask(mask):
+    """ValueError unless `mask` is boolean."""
+    if mask.dtype != torch.bool:
+        raise ValueError(f"mask must be boolean (True = may attend), not {mask.dtype}: use mask > 0")
+
+
 def attend(queries, keys, values, *, beta=None, mask=None, weight_fn=softargmax):
     """Mix the values by how well their keys match each query: a = weight_fn(β q Kᵀ), h = a V.
 
@@ -49,17 +62,14 @@ def attend(queries, keys, values, *, beta=None, mask=None, weight_fn=softargmax)
     Masked keys may hold NaN; masked values may not, because 0 · NaN is NaN. ValueError if sizes do not fit, or if the
     mask is not boolean. Vaswani et al. (2017), Attention Is All You Need, equation 1.
     """
-    d, d_k = queries.shape[-1], keys.shape[-1]
-    if d_k != d:
-        raise ValueError(f"queries of size {d} cannot be compared with keys of size {d_k}: use equal sizes")
+    check_sizes(queries, keys)
     if beta is None:
-        beta = 1 / math.sqrt(d)
+        beta = 1 / math.sqrt(queries.shape[-1])
     scores = beta * queries @ keys.transpose(-2, -1)  # (…, T_q, T_k)
     if mask is None:
         a = weight_fn(scores)
     else:
-        if mask.dtype != torch.bool:
-            raise ValueError(f"mask must be boolean (True = may attend), not {mask.dtype}: use mask > 0")
+        check_mask(mask)
         lowest = torch.finfo(scores.dtype).min  # finite: softargmax turns a row of -inf into NaN
         a = weight_fn(scores.masked_fill(~mask, lowest)).masked_fill(~mask, 0.0)
     return a @ values, a  # (…, T_q, d_v), (…, T_q, T_k)
@@ -108,8 +118,7 @@ class MultiHeadAttention(nn.Module):
         if k.shape[2] != v.shape[2]:  # the fused kernel would read beyond the shorter one
             raise ValueError(f"{k.shape[2]} keys and {v.shape[2]} values: each key needs one value")
         if mask is not None:
-            if mask.dtype != torch.bool:
-                raise ValueError(f"mask must be boolean (True = may attend), not {mask.dtype}: use mask > 0")
+            check_mask(mask)
             mask = torch.atleast_2d(mask)  # (T_k,) is the same for every query
             if mask.dim() == 3:
                 mask = mask[:, None]  # (B, 1, T_q, T_k) is the same for every head

@@ -10,7 +10,7 @@ from utils.files import atomic_write
 # the notebook that teaches these definitions: {name: the module of utils that keeps it}
 TAUGHT = {
     "01_hard_and_soft_attention": dict.fromkeys(("softargmax", "hardargmax", "entropy"), "attention.py"),
-    "03_queries_keys_values": {"attend": "attention.py"},
+    "03_queries_keys_values": dict.fromkeys(("attend", "check_sizes", "check_mask"), "attention.py"),
     "04_multi_head_attention": dict.fromkeys(("MultiHeadAttention", "padding_mask"), "attention.py"),
     "05_encoder": dict.fromkeys(("sinusoidal_positions", "EncoderLayer", "Encoder", "masked_pool"), "transformer.py"),
     "06_decoder": dict.fromkeys(("KVCache", "DecoderLayer", "Decoder"), "transformer.py"),

@@ -64,6 +64,11 @@ def faults(book, name=""):
     for cell in book.cells:
         if cell.cell_type == "markdown" and (found := re.search(r"\\\\[a-zA-Z]+", cell.source)):
             yield f"{found[0]} in a formula: one backslash too many"
+    sections = [
+        int(n) for c in book.cells for n in re.findall(r"^## (\d+)\. ", c.source * (c.cell_type == "markdown"), re.M)
+    ]
+    if sections != list(range(1, len(sections) + 1)):
+        yield f"its sections are numbered {sections}"
     for cell in checked:
         if cell.source.endswith(";"):
             yield f"cell {cell.execution_count} hides its output by a semicolon, which nbval does not know"
@@ -180,6 +185,7 @@ def test_the_readme_links_every_notebook():
 
 
 BREAKS = {  # how to break a rule: what `faults` must then say
+    "book.cells[0].source += '\\n## 1. One\\n## 3. Three'": "its sections are numbered",
     "book.cells[2].execution_count = None": "not counted",
     "book.cells[2].execution_count = 3": "not counted",
     "book.cells[1].source += ' '": "bootstrap",
