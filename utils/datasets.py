@@ -41,13 +41,13 @@ def load(name, folder=DATA):
     ImdbUnavailable if IMDB is neither on disk nor on the network, ImdbDamaged if what is there cannot be used.
     """
     if name == "toy":
-        return read_reviews(DATA / "toy_reviews_train.tsv"), read_reviews(DATA / "toy_reviews_test.tsv")
+        return read_toy_reviews(DATA / "toy_reviews_train.tsv"), read_toy_reviews(DATA / "toy_reviews_test.tsv")
     if name != "imdb":
         raise ValueError(f"no data set is called {name!r}: use 'imdb' or 'toy'")
-    return tuple(reviews(pairs=[-1] * len(half["labels"]), **half) for half in imdb.load(folder))
+    return tuple(reviews_from_lists(pairs=[-1] * len(half["labels"]), **half) for half in imdb.load(folder))
 
 
-def reviews(*, texts, key, **numbers):
+def reviews_from_lists(*, texts, key, **numbers):
     """`Reviews` made of lists."""
     return Reviews(texts=texts, key=key, **{name: torch.tensor(column) for name, column in numbers.items()})
 
@@ -77,11 +77,11 @@ def hold_out(films, share=0.1, seed=0):
     return rest[wanted:].sort().values, held[film].nonzero().flatten(), rest[:wanted].sort().values
 
 
-def read_reviews(path):
+def read_toy_reviews(path):
     """A built-in set: a .tsv with the columns label, frame, pair and text."""
     rows = read_table(path)
     frames = {frame: i for i, frame in enumerate(sorted({row["frame"] for row in rows}))}
-    return reviews(
+    return reviews_from_lists(
         texts=[row["text"] for row in rows],
         labels=[int(row["label"]) for row in rows],
         films=[frames[row["frame"]] for row in rows],

@@ -41,11 +41,11 @@ class ImdbDamaged(ValueError):
 def load(folder):
     """The training and the test half, each a dict of `columns` and the texts' key. Kept in `folder`/imdb.pt."""
     key = f"1 {TEXTS_SHA256}"  # to be increased whenever the same texts are kept in a different form
-    kept = cached(folder / "imdb.pt", key, lambda: read(find_archive(folder)))
+    kept = cached(folder / "imdb.pt", key, lambda: read(find_or_download(folder)))
     return tuple(kept[half] | {"key": f"{half} {key}"} for half in ("train", "test"))
 
 
-def find_archive(folder):
+def find_or_download(folder):
     """The path of an IMDB archive: IMDB_ARCHIVE if set, otherwise a download in `folder` with the right checksum."""
     named = os.environ.get("IMDB_ARCHIVE")
     if named:

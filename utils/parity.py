@@ -18,7 +18,7 @@ NAMES = {  # our names, PyTorch's; replaced in this order
 }
 
 
-def in_their_names(ours):
+def with_torch_names(ours):
     """{our name: tensor} → {PyTorch's name: tensor} for attention, an encoder or decoder layer, or a stack of these.
 
     W_q, W_k and W_v get one name in PyTorch, which keeps them stacked in this order.
@@ -33,7 +33,7 @@ def in_their_names(ours):
 
 def copy_weights(ours, theirs):
     """Give PyTorch's module `theirs` the weights of `ours`. RuntimeError if one of them lacks a weight."""
-    theirs.load_state_dict(in_their_names(ours.state_dict()))
+    theirs.load_state_dict(with_torch_names(ours.state_dict()))
 
 
 def max_relative_error(ours, theirs, call_ours, call_theirs, *inputs):
@@ -55,7 +55,10 @@ def max_relative_error(ours, theirs, call_ours, call_theirs, *inputs):
         cotangent = torch.randn_like(h)
         our_x, our_grads = gradients(h, x, ours_copy, cotangent)
         their_x, their_grads = gradients(wanted, x, theirs_copy, cotangent)
-        pairs = [*zip(our_x, their_x), *((grad, their_grads[name]) for name, grad in in_their_names(our_grads).items())]
+        pairs = [
+            *zip(our_x, their_x),
+            *((grad, their_grads[name]) for name, grad in with_torch_names(our_grads).items()),
+        ]
         largest = their_x[0].abs().max()
         relative = [(ours - theirs).abs().max() / torch.maximum(theirs.abs().max(), largest) for ours, theirs in pairs]
         errors[dtype] = max((h - wanted).abs().max() / wanted.abs().max(), *relative).item()

@@ -47,7 +47,7 @@ class Packed:
         """Tokens in each text."""
         return self.offsets.diff()
 
-    def where(self, keep):
+    def keep_tokens(self, keep):
         """The same texts with only those tokens for which `keep` (N,) is true."""
         before = torch.cat([torch.zeros(1, dtype=torch.int64), keep.cumsum(0)])  # tokens kept before each place
         return Packed(self.ids[keep.to(self.ids.device)], before[self.offsets])
@@ -58,16 +58,16 @@ class Packed:
 
     def drop_words(self, share, generator=None):
         """The same texts, each token left out with probability `share` (word dropout)."""
-        return self.where(torch.rand(len(self.ids), generator=generator) >= share)
+        return self.keep_tokens(torch.rand(len(self.ids), generator=generator) >= share)
 
     def first_tokens(self, size):
         """The same texts, each cut after its first `size` tokens."""
-        return self.where(self.positions() < size)
+        return self.keep_tokens(self.positions() < size)
 
     def head_and_tail(self, size):
         """The same texts, each cut to `size` tokens, half from its head and half from its tail."""
         position, length, half = self.positions(), self.lengths.repeat_interleave(self.lengths), size // 2
-        return self.where((position < half) | (position >= length - (size - half)))
+        return self.keep_tokens((position < half) | (position >= length - (size - half)))
 
     def to(self, device):
         """The same with the ids on `device`; the offsets stay on the CPU."""

@@ -138,7 +138,7 @@ def fit(model, task, *, epochs, batch_size, max_tokens, word_dropout=0.0, thread
         for epoch in range(len(history) + 1, epochs + 1):
             shortened = words.drop_words(word_dropout, generator)
             mine = group.shard(batches(shortened, labels, task.train_rows, generator=generator, **sizes))
-            with add_remedies(epoch, keep, batch_size):
+            with explain_errors(epoch, keep, batch_size):
                 began = time.perf_counter()
                 checked = require_finite_gradients(mine, model, optimizers, bar)
                 loss, accuracy = group.mean(*train_epoch(wrapped, checked, optimizers, schedules))
@@ -162,7 +162,7 @@ def fit(model, task, *, epochs, batch_size, max_tokens, word_dropout=0.0, thread
 
 
 @contextmanager
-def add_remedies(epoch, keep, batch_size):
+def explain_errors(epoch, keep, batch_size):
     """Add advice to two errors: a gradient that is not finite, and a GPU that is out of memory."""
     try:
         yield

@@ -76,7 +76,7 @@ def test_the_key_is_of_the_texts(tmp_path):
     keys = [half.key for half in datasets.load("toy")]
     path = tmp_path / "toy_reviews_train.tsv"
     path.write_bytes((datasets.DATA / path.name).read_bytes().replace(b"lovely", b"lonely", 1))
-    assert len({*keys, datasets.read_reviews(path).key}) == 3
+    assert len({*keys, datasets.read_toy_reviews(path).key}) == 3
 
 
 @pytest.mark.parametrize("path", sorted(datasets.DATA.glob("*.tsv")), ids=lambda path: path.stem)

@@ -353,14 +353,14 @@ def server(tmp_path, monkeypatch):
 
 def test_a_download_that_fails_is_tried_again(server, tmp_path):
     server += [404, "cut", "wrong", "right"]
-    assert imdb.find_archive(tmp_path / "data").read_bytes() == BODY and not server
+    assert imdb.find_or_download(tmp_path / "data").read_bytes() == BODY and not server
 
 
 @pytest.mark.parametrize(("answer", "said"), [(404, "404"), ("wrong", "hash"), ("cut", "IncompleteRead")])
 def test_a_server_that_never_answers_well_leaves_nothing_and_is_quoted(server, tmp_path, answer, said):
     server += 4 * [answer]
     with pytest.raises(imdb.ImdbUnavailable, match=rf"(?s)downloaded: .*{said}.*Three ways"):
-        imdb.find_archive(tmp_path / "data")
+        imdb.find_or_download(tmp_path / "data")
     assert not server and not list((tmp_path / "data").iterdir())
 
 
@@ -371,16 +371,16 @@ def test_a_damaged_archive_without_a_network_is_called_damaged_not_absent(server
         pytest.raises(imdb.ImdbDamaged, match="tar.gz is damaged or cut short.* Delete it"),
     ):
         patch.setattr(imdb, "URL", "http://127.0.0.1:9/aclImdb_v1.tar.gz")
-        imdb.find_archive(tmp_path)
+        imdb.find_or_download(tmp_path)
     server += ["right"]  # and with one it is replaced
-    assert imdb.find_archive(tmp_path).read_bytes() == BODY
+    assert imdb.find_or_download(tmp_path).read_bytes() == BODY
 
 
 def test_a_folder_that_cannot_be_is_said(server, tmp_path):
     server += 4 * ["right"]
     (tmp_path / "file").write_text("")
     with pytest.raises(imdb.ImdbUnavailable, match=r"(?s)downloaded: .*(file|director).*Three ways"):
-        imdb.find_archive(tmp_path / "file" / "data")
+        imdb.find_or_download(tmp_path / "file" / "data")
 
 
 @pytest.fixture
@@ -487,6 +487,6 @@ def test_a_wrong_imdb_archive_is_named(tmp_path, monkeypatch, server, what):
             imdb.ImdbDamaged,
             match=re.escape(f"IMDB_ARCHIVE={os.path.abspath(what)}: there is no such file. Correct the variable"),
         ):
-            imdb.find_archive(tmp_path / "data")
+            imdb.find_or_download(tmp_path / "data")
     else:
-        assert imdb.find_archive(tmp_path / "data").read_bytes() == BODY
+        assert imdb.find_or_download(tmp_path / "data").read_bytes() == BODY

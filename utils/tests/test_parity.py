@@ -98,8 +98,8 @@ def test_one_precision_that_differs_is_enough():
 
 def test_names_that_pytorch_gives():
     ours = {f"layers.0.cross_attention.W_{letter}.weight": torch.full((2, 2), i) for i, letter in enumerate("qkv")}
-    [(name, stacked)] = parity.in_their_names(ours).items()
+    [(name, stacked)] = parity.with_torch_names(ours).items()
     assert name == "layers.0.multihead_attn.in_proj_weight" and stacked[:, 0].tolist() == [0, 0, 1, 1, 2, 2]
-    assert [*parity.in_their_names({"attention.W_h.bias": torch.ones(2)})] == ["self_attn.out_proj.bias"]
-    mlp = parity.in_their_names({f"mlp.{i}.weight": torch.ones(2) for i in (0, 3)})
+    assert [*parity.with_torch_names({"attention.W_h.bias": torch.ones(2)})] == ["self_attn.out_proj.bias"]
+    mlp = parity.with_torch_names({f"mlp.{i}.weight": torch.ones(2) for i in (0, 3)})
     assert [*mlp] == ["linear1.weight", "linear2.weight"]
