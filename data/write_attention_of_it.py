@@ -1,4 +1,4 @@
-"""python3 -m data.write_attention_of_it: the weights of "it" on each word, for the first picture of notebook 01.
+"""python3 -m data.write_attention_of_it: how much "it" attends to each word, for the first picture of notebook 01.
 
 Runs notebook 09 up to where its models are trained (half a minute) and writes the weights of the one with seed 1,
 averaged over the four heads of its second layer, for two sentences that differ in their last word. On another processor

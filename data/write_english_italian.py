@@ -1,11 +1,11 @@
-"""The small grammar behind `english_italian.tsv`: English sentences, each with the one Italian sentence it means.
+"""The small grammar behind `english_italian.tsv`: English sentences, each with its one Italian translation.
 
 `python3 -m data.write_english_italian` writes them again, byte for byte, with the words of the tables `italian_*.tsv`.
 
 Words have spaces between them; "l'" and "un'" are words. English to Italian is a function here: there is no "you" (tu,
-Lei, voi), a noun has one gender, a pronoun stands for somebody and never for a thing, and nothing is said of "I", "we",
-"they" that depends on whether they are men or women. Where Italians themselves have two ways, nothing is said either:
-"they like", "my rich uncle", adjectives that may stand before the noun. Each rule is a function, with its examples; all
+Lei, voi), no noun has a choice of gender, a pronoun means somebody and never a thing, and no sentence says anything of
+"I", "we" or "they" for which Italian would need their gender. What has two correct forms in Italian is left out:
+"they like", "my rich uncle", adjectives that may precede the noun. Each rule is a function, with its examples; all
 are in the school grammars (such as L. Serianni, Grammatica italiana, 1989). What is drawn, and how often, comes last.
 """
 
@@ -23,12 +23,13 @@ def read_words(name):
 
 
 NOUNS, ADJECTIVES, STATES, VERBS = map(read_words, ("nouns", "adjectives", "states", "verbs"))
-# The cat likes the olive, the olive pleases the cat: he likes; one pleases, many please; what; who.
+# Italian says "the olive pleases the cat". Columns: "he likes"; "one pleases", "many please"; the kinds of noun that
+# are liked; the kinds that like.
 PLEASING = {
     "like": ["likes", "piace", "piacciono", "person kin animal food thing", "person kin animal"],
     "miss": ["misses", "manca", "mancano", "person kin animal", "person kin animal"],
 }
-# As VERBS, but what is fixed: for one and for many.
+# Like VERBS, but the object is a fixed phrase; a slash separates singular and plural.
 IDIOMS = {
     "sleep": ["sleeps", "dormo", "dorme", "dormiamo", "dormono"]
     + ["like a log/like logs", "come un ghiro/come ghiri", "person kin"],
@@ -135,7 +136,11 @@ def both(first, second):
 
 
 def clause(who, base, third, english, italian, negative, pairs=()):
-    """Who does what: "is not", but "does not" or "do not" with other verbs; "non" before the Italian verb."""
+    """A `Sentence` about the phrase `who`, which gets the pairs of both.
+
+    English: the verb (`base`, or `third` for he and she), negated if asked, and `english`; "be" becomes "is not", other
+    verbs "does not" or "do not". Italian: "non" if negated, and `italian`, which begins with the verb.
+    """
     if base == "be":
         verb = spaced(BE[who.person], "not" * negative)
     elif negative:
@@ -173,7 +178,7 @@ def doing(who, verb, what, negative=False):
 def pleasing(who, verb, what, negative=False):
     """The cat likes the eggs, "to the cat please the eggs": al gatto piacciono le uova. I like them: mi piacciono.
 
-    None for "they", and with other determiners than "the" and "my".
+    None for "they", and with determiners other than "the" and "my".
     """
     third, one, many, *_ = PLEASING[verb]
     if not who.to or {"a", "an", "two", "many"} & {*who.english.split(), *what.english.split()}:
@@ -184,20 +189,20 @@ def pleasing(who, verb, what, negative=False):
 
 
 def idiom(who, verb, negative=False):
-    """The king sleeps like a log: il re dorme come un ghiro, a dormouse. The kings sleep like logs: come ghiri."""
+    """The king sleeps like a log: il re dorme come un ghiro (dormouse). The kings sleep like logs: come ghiri."""
     third, *forms, english, italian, _ = IDIOMS[verb]
     english, italian = (text.split("/")[-1 if who.person > 1 else 0] for text in (english, italian))
     return clause(who, verb, third, english, spaced(forms[who.person], italian), negative)
 
 
 def join(first, joint, second):
-    """I am cold and it is raining: ho freddo e piove. "And" is ed before è."""
+    """I am cold and it is raining: ho freddo e piove. "And" is ed before e and è."""
     word = "ed" if joint == "and" and second.italian[0] in "eè" else JOINTS[joint]
     english, italian = f"{first.english} {joint} {second.english}", f"{first.italian} {word} {second.italian}"
     return Sentence(english, italian, first.pairs + second.pairs)
 
 
-# The grammar ends here; what follows are dice.
+# The grammar ends here; the rest draws sentences at random.
 
 RULES = 3 * [(being, ADJECTIVES), (pleasing, PLEASING)] + 2 * [(doing, VERBS)] + [(having, STATES), (idiom, IDIOMS)]
 SIZES = {"train": 2300, "validation": 200, "test": 300, "long": 200}
@@ -205,7 +210,7 @@ LONGEST = {"train": 10, "long": 14}  # words of a sentence, in either language; 
 
 
 def draw_phrase(rng, kinds):
-    """A determiner, a noun of one of the kinds, perhaps an adjective; but not "my man" and "my rich uncle"."""
+    """A determiner, a noun of one of the kinds, perhaps an adjective; but never "my man" or "my rich uncle"."""
     noun, kind = rng.choice([(noun, row[-1]) for noun, row in NOUNS.items() if row[-1] in kinds])
     determiner = rng.choice(["the", "the", "the", "a", "a", "two", "many"] + ["my"] * (kind != "person"))
     plural = determiner in ("two", "many") or (determiner in ("the", "my") and rng.random() < 0.4)
@@ -232,7 +237,7 @@ def draw_clause(rng, pronoun=None, pair_share=0.0):
 
 
 def draw(rng):
-    """A noun phrase, a clause, or two: both about one pronoun or about nouns, or the second about the weather."""
+    """A noun phrase, a clause, or two clauses: both about one pronoun or nouns, or the second about the weather."""
     shape = rng.random()
     if shape < 0.08:
         phrase = draw_phrase(rng, ALL)
@@ -248,7 +253,7 @@ def draw(rng):
 
 
 def part_of(sentence, held_out):
-    """The part of the set that a sentence may stand in, None if there is none."""
+    """The part of the set that a sentence may belong to, None if there is none."""
     lengths = [len(text.split()) for text in sentence[:2]]
     nouns = [noun for noun, _ in sentence.pairs]
     parts = {held_out[pair] for pair in sentence.pairs if pair in held_out}
@@ -262,8 +267,9 @@ def part_of(sentence, held_out):
 def language_pair(seed=42):
     """The set as rows of the table.
 
-    No sentence stands twice. "test" holds out an adjective of every noun, "validation" another of every second noun:
-    each of their sentences has such a pair, and no other part has it. All their words stand in "train" too.
+    No sentence occurs twice. "test" holds out one adjective for every noun, and "validation" a different one for every
+    second noun. Each sentence of these two parts has such a pair, which occurs in no other part. All their words also
+    occur in "train".
     """
     rng = random.Random(seed)
     held_out = {}

@@ -85,7 +85,7 @@ def draw(frame, rng):
 
 
 def pronouns(seed=9):
-    """The set as rows of the table, the two sentences of a pair one after the other; no sentence stands twice.
+    """The set as rows of the table, the two sentences of a pair one after the other; no sentence occurs twice.
 
     The nouns of a test sentence never stand together in a training sentence, in whatever frame and order. Frames take
     turns.
@@ -101,7 +101,7 @@ def pronouns(seed=9):
                 if (frozenset((one, other)) in apart) == (split == "test") and seen.isdisjoint(sentences):
                     break
             else:
-                raise ValueError(f"{split} has used up frame {frame + 1}: add words or want fewer pairs")
+                raise ValueError(f"{split} has used up frame {frame + 1}: add words, or lower PAIRS")
             seen.update(sentences)
             rows += [
                 {"split": split, "frame": frame + 1, "first": one, "second": other, "meant": noun, "sentence": sentence}

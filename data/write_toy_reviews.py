@@ -26,7 +26,7 @@ from utils.files import write_table
 def read_rules(text):
     """Read lines such as "greeting = good morning | hello" as {"greeting": ["good morning", "hello"]}.
 
-    Several lines of one name add up; a line without "=" counts for nothing.
+    Lines with the same name are joined; lines without "=" are ignored.
     """
     rules = {}
     for line in text.splitlines():
@@ -36,7 +36,8 @@ def read_rules(text):
     return rules
 
 
-# The kinds of review; their sentences: all agree, a fear overcome, a fault outweighed, a fault denied; their clauses.
+# First block: kinds of review. Second: their sentences, in which all facts agree (praise), a fear is overcome (turn), a
+# fault is outweighed (side) or denied (negation). Third: the clauses of these sentences.
 PHRASES = read_rules("""
     plain    = <praise> | <setting> <praise> | <praise> <setting> | <setting> <praise> <praise>
     verdict  = <turn> | <turn> <setting> | <setting> <turn>
@@ -120,7 +121,7 @@ SLOT = re.compile(r"<(\w+)>")
 
 
 def deal(rules, rng):
-    """Shuffle a deck of cards for each slot."""
+    """A shuffled deck of cards for each slot: {slot: list of cards}."""
     decks = {slot: list(cards) for slot, cards in rules.items()}
     for deck in decks.values():
         rng.shuffle(deck)
@@ -146,7 +147,7 @@ def opposite(frame):
 
 
 def has_mirror(frame):
-    """Say whether a frame and its opposite have the same slots, each as often."""
+    """Whether a frame and its opposite have the same slots, each the same number of times."""
     return Counter(SLOT.findall(frame)) == Counter(SLOT.findall(opposite(frame)))
 
 
@@ -156,7 +157,7 @@ def sentences(frame):
 
 
 def draw_frames(part, taken, rng):
-    """Draw a part's frames, {name: frame}, whose sentences are not yet in the set `taken`, and add them to it."""
+    """Draw a part's frames, {name: frame}, whose sentences are not yet in `taken`; add these to it."""
     frames = {}
     for kind, wanted in FRAMES[part].items():
         found = 0
@@ -169,12 +170,16 @@ def draw_frames(part, taken, rng):
             if found == wanted:
                 break
         else:
-            raise ValueError(f"{found} {part} frames of kind {kind} found, {wanted} wanted: add phrases or want fewer")
+            raise ValueError(
+                f"{found} {part} frames of kind {kind} found, {wanted} wanted: add phrases, or lower FRAMES"
+            )
     return frames
 
 
 def write_reviews(frames, words, rng):
-    """Write each frame's reviews, a negative and a positive one from the same decks, no text twice; shuffle all."""
+    """The rows of all reviews, shuffled. Each frame is dealt `PAIRS` times, each time as a negative and as a positive
+    review from the same decks; no text occurs twice in a frame.
+    """
     reviews = []
     for name, frame in frames.items():
         seen = set()

@@ -16,14 +16,14 @@ from utils.cli.environment import LIBRARY, NOTEBOOKS, TESTS
 
 VERBS = {  # verb: module of utils.cli, function, what it needs, help
     "lab": ("lab", "main", NOTEBOOKS, "open JupyterLab at the first notebook [options of jupyter lab]"),
-    "test": ("notebooks", "test", TESTS, "run nbval, then the tests in utils [--browser] [options of pytest]"),
+    "test": ("notebooks", "test", TESTS, "check notebooks' stored outputs and utils [--browser] [options of pytest]"),
     "run": ("notebooks", "run", TESTS, "re-execute notebooks and store their outputs [--force] [NOTEBOOK ...]"),
     "train": ("train", "main", LIBRARY, "train a review classifier, and measure it once on the test reviews"),
-    "compare": ("compare", "main", LIBRARY, "run the missing ones of the training runs behind notebook 07's tables"),
+    "compare": ("compare", "main", LIBRARY, "do the training runs that notebook 07's tables still lack"),
     "data": ("data", "main", LIBRARY, "fetch and check IMDB before a class"),
     "publish": ("publish", "main", TESTS, "write the address OWNER/REPOSITORY into badges and first cells"),
     "site": ("site", "main", TESTS, "build static pages of all notebooks, to read without a kernel"),
-    "doctor": ("doctor", "main", (), "print ten lines: what is here, and what is missing with its remedy"),
+    "doctor": ("doctor", "main", (), "print ten lines: what is here, what is missing, and how to get it"),
 }
 
 

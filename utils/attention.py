@@ -97,7 +97,7 @@ class MultiHeadAttention(nn.Module):
         self.W_q, self.W_k, self.W_v, self.W_h = (nn.Linear(d_model, d_model, bias=bias) for _ in range(4))
         self.dropout = nn.Dropout(dropout)
         for linear in (self.W_q, self.W_k, self.W_v, self.W_h):
-            # PyTorch draws W_q, W_k and W_v as one stacked matrix, which makes them smaller.
+            # PyTorch initialises W_q, W_k and W_v as one stacked matrix, so their entries are smaller.
             nn.init.xavier_uniform_(linear.weight, gain=1 if linear is self.W_h else 0.5**0.5)
             if bias:
                 nn.init.zeros_(linear.bias)
@@ -107,9 +107,9 @@ class MultiHeadAttention(nn.Module):
 
         Without keys this is self-attention; without values the keys serve as values, too. `kv`, which `project_kv`
         returned earlier, replaces both. `mask` is broadcastable to (B, T_q, T_k), True = may attend, and holds for
-        every head; with four axes there is one for each head. Without `need_weights` PyTorch's fused kernel does the
-        work, and NaN in a masked key or value then reaches the result. ValueError if there are not as many values as
-        keys.
+        every head; one with four axes, (B, H, T_q, T_k), has a part for each head. Without `need_weights` PyTorch's
+        fused kernel does the work, and NaN in a masked key or value then reaches the result. ValueError if there are
+        not as many values as keys.
         """
         if kv is None:
             keys = queries if keys is None else keys

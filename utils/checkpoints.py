@@ -1,4 +1,4 @@
-"""Checkpoints: trained classifiers as files, and the progress of a training that can be resumed."""
+"""Checkpoints: trained classifiers as files, and the progress of training runs, to resume them."""
 
 import torch
 
@@ -7,7 +7,7 @@ from utils.files import CorruptFileError, atomic_write, read_tensors
 
 
 def save(path, model, arguments, vocabulary, history):
-    """Keep `model` in the file `path`; `arguments` are those of its class, without the number of words."""
+    """Save `model`, with its `vocabulary` and `history`; `arguments` are those of its class but the number of words."""
     model = getattr(model, "_orig_mod", model)  # torch.compile wraps it
     path.parent.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
@@ -30,15 +30,15 @@ def load(path):
 
 
 class ResumeError(ValueError):
-    """The file of an interrupted training is damaged, or belongs to a different training."""
+    """A training run cannot start or go on, because its progress file is missing, damaged, or from a different run."""
 
 
 class Progress:
-    """Keeps in a file all that determines how a training continues, so that it ends as if it had never been
+    """Keeps in a file all that determines how a training run continues, so that it ends as if it had never been
     interrupted.
 
     `parts` are the objects that have a `state_dict`: model, optimizers, schedules. `generator` orders the reviews.
-    `settings` is a dict that must be the same when training is resumed. The file before the last is kept as
+    `settings` is a dict that must be the same when training is resumed. The previous version of the file is kept as
     `path`.previous. In a process `group` only the first process reads and writes, because the others may be on other
     machines, but all must call `restore` and `save`.
     """
@@ -49,9 +49,10 @@ class Progress:
         self.previous = path.with_name(path.name + ".previous")
 
     def restore(self):
-        """Go back to where the file says. Returns (history, weights of its best epoch); ([], None) without a file.
+        """Restore the state that the file holds. Returns (history, weights of its best epoch); ([], None) without a
+        file.
 
-        ResumeError if the file is damaged, or belongs to a different training.
+        ResumeError if the file is damaged, or belongs to a different training run.
         """
         kept = self.group.broadcast(self.read() if self.group.rank == 0 and self.path.exists() else None)
         if kept is None:
@@ -67,7 +68,7 @@ class Progress:
         return kept["history"], kept["best"]
 
     def read(self):
-        """The content of the file, if it can be read and belongs to this training."""
+        """The content of the file, if it can be read and belongs to this training run."""
         remedy = (
             f"delete it to start again, or rename {self.previous} to {self.path.name} to continue from there"
             if self.previous.exists()
@@ -78,7 +79,7 @@ class Progress:
         except CorruptFileError as problem:
             raise ResumeError(f"{problem}: {remedy}") from problem
         if not isinstance(kept, dict) or "settings" not in kept:
-            raise ResumeError(f"{self.path} does not hold an interrupted training: move it away to start again")
+            raise ResumeError(f"{self.path} does not hold the progress of a training run: move it away to start again")
         then, now = kept["settings"], self.settings
         different = [
             name if name in ("model", "task") else f"{name} {then.get(name)}, not {now[name]}"
@@ -87,7 +88,7 @@ class Progress:
         ]
         if different:
             raise ResumeError(
-                f"{self.path} belongs to a different training ({'; '.join(different)}): delete it to start again"
+                f"{self.path} belongs to a different training run ({'; '.join(different)}): delete it to start again"
             )
         return kept
 
@@ -107,7 +108,7 @@ class Progress:
             with atomic_write(self.path, "wb", self.previous) as file:
                 torch.save(kept, file)
         except (OSError, RuntimeError) as problem:  # PyTorch raises RuntimeError if the disk is full
-            print(f"epoch {len(history)} is not kept, because {self.path} could not be written: {problem}")
+            print(f"epoch {len(history)} was not saved, because {self.path} could not be written: {problem}")
 
 
 def delete_progress(path):

@@ -53,10 +53,10 @@ class ReviewClassifier(nn.Module):
 class WordConvolution(nn.Module):
     """Look up each word and its neighbours, add, rectify, pool, and compute two scores, without attention.
 
-    Made of convolutions over one-hot words, one of width 2 reach + 1 for each of `reaches`. In each of them, a word has
-    U numbers for itself and U for each neighbouring position. The sum of each unit over the review, divided by √T, and
-    its maximum go side by side into a linear layer. Padding contributes nothing. R. Johnson, T. Zhang (2015), Effective
-    Use of Word Order for Text Categorization with CNNs.
+    The model consists of convolutions over one-hot words, one of width 2 reach + 1 for each of `reaches`. In each of
+    them, a word has U numbers for itself and U for each neighbouring position. The sum of each unit over the review,
+    divided by √T, and its maximum go side by side into a linear layer. Padding contributes nothing. R. Johnson, T.
+    Zhang (2015), Effective Use of Word Order for Text Categorization with CNNs.
     """
 
     def __init__(self, num_words, num_units, *, reaches=(1,), dropout=0.0):
@@ -88,7 +88,8 @@ class WordConvolution(nn.Module):
 
 
 class LectureClassifier(nn.Module):
-    """The lecture's model, rebuilt: every review is padded to `length` words, and padding is a word like any other.
+    """The lecture's model, rebuilt: every review is padded to `length` words, and padding is attended to and pooled
+    like any word.
 
     It normalises the embedded words and pools by the maximum alone. It differs from the published model (Alfredo
     Canziani, github.com/Atcold/NYU-DLSP20, 15-transformer.ipynb) in its initial random numbers, in positions that are

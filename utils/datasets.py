@@ -1,4 +1,4 @@
-"""The data sets, with one loader each: IMDB (Maas et al., 2011) and the small built-in ones."""
+"""The data sets: `load` reads the reviews of IMDB (Maas et al., 2011) or of the toy set, `table` a table in data/."""
 
 import hashlib
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ def load(name, folder=DATA):
 
 
 def reviews_from_lists(*, texts, key, **numbers):
-    """`Reviews` made of lists."""
+    """`Reviews` from lists; all but the texts become tensors."""
     return Reviews(texts=texts, key=key, **{name: torch.tensor(column) for name, column in numbers.items()})
 
 
@@ -58,13 +58,14 @@ def table(name):
 
 
 def hold_out(films, share=0.1, seed=0):
-    """Split rows in three: training, validation by film, random validation. Returns three sorted tensors of rows.
+    """Split rows into training, validation by film and random validation. Returns three sorted tensors of rows.
 
     Validation by film takes `share` of all rows, whole films at a time, so that training sees none of its films. The
-    random validation takes as many single reviews of the other films. films (n,). ValueError if share is not below 0.5.
+    random validation takes as many single reviews of the other films. `films` (n,) holds the film of each row.
+    ValueError if share is not below 0.5.
     """
     if not 0 <= share < 0.5:
-        raise ValueError(f"{share=}: each of the two validations takes this share, so use less than 0.5")
+        raise ValueError(f"{share=}: each of the two validation sets takes this share, so use less than 0.5")
     generator = torch.Generator().manual_seed(seed)
     wanted = int(share * len(films))
     names, film, sizes = films.unique(return_inverse=True, return_counts=True)
@@ -78,7 +79,7 @@ def hold_out(films, share=0.1, seed=0):
 
 
 def read_toy_reviews(path):
-    """A built-in set: a .tsv with the columns label, frame, pair and text."""
+    """The `Reviews` in a .tsv file with the columns label, frame, pair and text; frames count as films."""
     rows = read_table(path)
     frames = {frame: i for i, frame in enumerate(sorted({row["frame"] for row in rows}))}
     return reviews_from_lists(

@@ -98,14 +98,14 @@ def cached(path, key, make):
         if isinstance(kept, dict) and kept.get("key") == key:
             return kept
     except (CorruptFileError, OSError) as damage:
-        print(f"{damage}: it will be made again")
+        print(f"{damage}: it will be created again")
     made = make() | {"key": key}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path, "wb") as file:
             torch.save(made, file)
     except (OSError, RuntimeError) as problem:  # PyTorch raises RuntimeError if the disk is full
-        print(f"{path} cannot be written ({problem}): it will be made again next time")
+        print(f"{path} cannot be written ({problem}): it will be created again next time")
     return made
 
 

@@ -1,7 +1,7 @@
 """IMDB (Maas et al., 2011): found on disk or downloaded, and checked. `datasets.load("imdb")` uses this module.
 
-The archive is read and never unpacked, so nothing in it can choose where a file is written. What was read and found to
-be IMDB is kept in one file.
+The archive is read and never unpacked, so nothing in it can choose where a file is written. The reviews are kept in one
+file once they have been checked.
 """
 
 import hashlib
@@ -61,7 +61,7 @@ def find_or_download(folder):
     try:
         return Path(files.fetch(name, downloader=get))
     except (OSError, ValueError) as reason:
-        if (folder / name).exists():  # pooch found it, and with another checksum
+        if (folder / name).exists():  # pooch found it, but its checksum is wrong
             raise ImdbDamaged(
                 f"{folder / name} is damaged or cut short, and could not be downloaded again: {first_line(reason)}. "
                 "Delete it, connect to the network and run: python3 -m utils data"

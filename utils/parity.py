@@ -1,4 +1,6 @@
-"""Compare our modules with PyTorch's: given the same weights, their results and all gradients, in two precisions."""
+"""Check that our modules agree with PyTorch's, if the weights are the same: results and all gradients, in two
+precisions.
+"""
 
 import copy
 
@@ -39,10 +41,10 @@ def copy_weights(ours, theirs):
 def max_relative_error(ours, theirs, call_ours, call_theirs, *inputs):
     """{dtype: the largest error of the result and of all gradients} for the dtypes of `TOLERANCE`.
 
-    Both modules get the same random weights, in copies of their own. `call_ours` and `call_theirs` are given their
-    module and the `inputs`, and return a tensor each, of the same shape. The gradients are those with respect to all
-    inputs and all weights. An error is relative to the largest entry of PyTorch's tensor, or to that of the gradient of
-    the first input if that is larger (the gradient of the keys' bias is 0 but for rounding).
+    The modules stay as they are; copies of both get the same random weights. `call_ours` and `call_theirs` are given
+    their module and the `inputs`, and return a tensor each, of the same shape. The gradients are those with respect to
+    all inputs and all weights. An error is relative to the largest entry of PyTorch's tensor, or to that of the
+    gradient of the first input if that is larger (the gradient of the keys' bias is 0 but for rounding).
     """
     errors = {}
     for dtype in TOLERANCE:

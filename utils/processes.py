@@ -54,7 +54,7 @@ class ProcessGroup:
             yield words[mine], labels[mine]
 
     def mean(self, *figures):
-        """Means over the reviews of all processes, given those over the reviews that this one took in `shard`."""
+        """Turn means over the reviews that this process got from `shard` into means over those of all processes."""
         if self.size == 1:
             return figures
         count, *sums = map(sum, zip(*self.all_gather([self.reviews, *(self.reviews * figure for figure in figures)])))

@@ -113,9 +113,10 @@ def fit(model, task, *, epochs, batch_size, max_tokens, word_dropout=0.0, thread
 
     `rates` are the options of `optimize`; each pass leaves out each word with probability `word_dropout`. `threads` is
     how many threads compute on a CPU; a small model is fastest with one. Returns the history, a list with one dict per
-    finished epoch. Ctrl-C ends the training early and keeps what was learned. With `keep`, a path, progress is kept
-    there after each epoch, and training continues from it if it exists (`checkpoints.delete_progress` deletes it).
-    FloatingPointError if a gradient is not finite. Under torchrun the processes share each batch.
+    finished epoch. Ctrl-C ends training early; the model is then as it was after its best finished epoch. With `keep`,
+    a path, progress is kept there after each epoch, and training continues from it if it exists
+    (`checkpoints.delete_progress` deletes it). FloatingPointError if a gradient is not finite. Under torchrun the
+    processes share each batch.
     """
     group = ProcessGroup()
     wrapped = group.wrap(model)
@@ -174,7 +175,7 @@ def explain_errors(epoch, keep, batch_size):
 
 
 def require_finite_gradients(batches, model, optimizers, bar):
-    """Yield the batches; after each training step, move the bar and look at the gradients of all parameters.
+    """Yield the batches; after each training step, advance the bar and check the gradients of all parameters.
 
     FloatingPointError if one is not finite: on a CPU after that step, on a GPU after the last step of the epoch, when
     `train_epoch` waits for the GPU anyway. Gradients are the same in all processes, so all of them stop.
@@ -189,7 +190,7 @@ def require_finite_gradients(batches, model, optimizers, bar):
         if largest.device.type == "cpu" and not largest.isfinite():
             break
     if not largest.isfinite():
-        raise FloatingPointError(f"a gradient is not finite: rate {rates}, step {step}")
+        raise FloatingPointError(f"a gradient is not finite: rate {rates}, noticed at step {step}")
 
 
 def fingerprint(model, task):
@@ -203,7 +204,7 @@ def fingerprint(model, task):
 
 
 def validate(model, task, words, max_tokens):
-    """Loss and accuracy on both validations, as entries of a history; none where nothing is held out."""
+    """Loss and accuracy on both validations, as a dict for one row of the history, without entries for an empty set."""
     row = {}
     for name, rows in (("film", task.film_rows), ("random", task.random_rows)):
         if len(rows):

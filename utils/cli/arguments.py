@@ -13,7 +13,7 @@ REPOSITORY = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,38})/[A-Za-z0-9._-]{1,100}"
 
 
 def parse(verb, meaning, argv):
-    """What `argv` asks of `verb`: a Namespace, or `argv` itself for verbs that pass it on.
+    """The parsed arguments of `verb`: a Namespace, or `argv` itself for verbs that pass it on.
 
     Exits with code 0 after --help, and with code 2 and the remedy if something is wrong.
     """
@@ -49,7 +49,7 @@ def run(argv):
 def unwritable(folders):
     for folder in folders:
         if not os.access(folder, os.W_OK):
-            return f"{folder} is not writable, so nothing can be stored: make your own copy, and start there."
+            return f"{folder} is not writable, so nothing can be stored: copy the repository, and start there."
 
 
 def train(parser):
@@ -57,7 +57,7 @@ def train(parser):
     parser.add_argument("--epochs", type=int, help="passes over the training reviews (default: as the preset says)")
     parser.add_argument("--seed", type=int, nargs="+", default=[0], help="one training run for each (default: 0)")
     parser.add_argument("--all", action="store_true", help="train on all training reviews, without validation")
-    parser.add_argument("--out", type=Path, help="the checkpoint's file (data/checkpoints/PRESET-….pt)")
+    parser.add_argument("--out", type=Path, help="file for the checkpoint (default: data/checkpoints/PRESET-SEED.pt)")
     parser.add_argument("--resume", action="store_true", help="continue an interrupted training run")
     parser.add_argument("--record", action="store_true", help="write the results to data/results.tsv")
 
@@ -80,7 +80,9 @@ def compare(parser):
 
 def compare_problem(args):
     if unknown := set(args.names) - set(args.known):
-        return f"nothing is called {', '.join(unknown)}: choose from {', '.join(map(repr, args.known))}"
+        return (
+            f"there is no preset or variant called {', '.join(unknown)}: choose from {', '.join(map(repr, args.known))}"
+        )
 
 
 def publish(parser):

@@ -1,4 +1,4 @@
-"""`python3 -m utils compare`: the trainings behind notebook 07's table and picture."""
+"""`python3 -m utils compare`: the training runs behind notebook 07's tables."""
 
 from utils import checkpoints, datasets
 from utils.cli import train
@@ -18,7 +18,7 @@ def main(args):
 
 
 def train_missing(names, seeds):
-    """Do the missing trainings; returns the exit code."""
+    """Do the missing training runs; returns the exit code."""
     for name, seed, hold_out in list(missing(names, seeds)):
         print(f"{name}, seed {seed}, {'20 000' if hold_out else '25 000'} reviews", flush=True)
         if name not in VARIANTS:
@@ -41,7 +41,7 @@ def changed(preset, changes):
 
 
 def missing(names, seeds):
-    """The trainings that the tables lack, seed by seed: (name, seed, whether reviews are held out)."""
+    """The training runs that the tables lack, seed by seed: (name, seed, whether reviews are held out)."""
     everyone = len(datasets.load("imdb")[0])
     results, ablation = read_table(train.RESULTS), read_table(ABLATION)
     for seed in seeds:

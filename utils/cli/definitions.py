@@ -22,7 +22,8 @@ TAUGHT = {
 def copy_to_utils(book, name, root=environment.ROOT / "utils"):
     """Copy the definitions that the notebook `name` teaches to their modules in `root`, if the two differ.
 
-    Docstrings and type hints do not count as a difference; the docstrings of `utils` stay. Returns what was changed.
+    Docstrings, comments and type hints do not count as a difference; the docstrings of `utils` stay. Returns what was
+    changed.
     """
     changed = []
     for cell in book.cells:
@@ -71,7 +72,9 @@ def keep_docstrings(new, old):
 
 
 def docstrings(source):
-    """{(names): (first line, line after the last, lines)} of each docstring in a definition; no lines where none is."""
+    """{(names): (first line, line after the last, lines)} of each docstring in a definition; no lines where there is no
+    docstring.
+    """
     lines, found = source.splitlines(), {}
 
     def visit(node, names):

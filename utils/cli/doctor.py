@@ -1,4 +1,4 @@
-"""`python3 -m utils doctor`: what is here, and what is missing with its remedy. Standard library only."""
+"""`python3 -m utils doctor`: what is here, what is missing, and how to get it. Standard library only."""
 
 import json
 import os
@@ -60,12 +60,13 @@ def findings(python):
     yield "browser", find_browser() or "none found (it is needed only for `test --browser`)", ""
     for name, folder, least in (("disk", environment.ROOT, 1.0), ("temporary", Path(tempfile.gettempdir()), 0.5)):
         free = shutil.disk_usage(folder).free / 2**30
-        yield name, f"{free:.1f} GiB free in {folder}", "" if free >= least else f"make room, {least:.1f} GiB is needed"
+        remedy = "" if free >= least else f"make room, because {least:.1f} GiB is needed"
+        yield name, f"{free:.1f} GiB free in {folder}", remedy
     writes = os.access(DATA, os.W_OK)
     yield (
         "data/",
         "writable" if writes else "not writable",
-        "" if writes else "make your own copy of this folder, and start there",
+        "" if writes else "make your own copy of the repository, and start there",
     )
 
 
@@ -91,11 +92,12 @@ def find_browser():
 
 
 def imdb():
-    """What there is of IMDB, and what to do."""
+    """What was found of IMDB, and the remedy or ""."""
     named = os.environ.get("IMDB_ARCHIVE")
     for found in (DATA / "imdb.pt", DATA / "aclImdb_v1.tar.gz"):
         if found.exists():
             return f"{found} (python3 -m utils data checks it)", ""
     if named:
-        return f"IMDB_ARCHIVE={named}", "" if Path(named).is_file() else "there is no such file: correct or unset it"
+        remedy = "" if Path(named).is_file() else "there is no such file: correct IMDB_ARCHIVE or unset it"
+        return f"IMDB_ARCHIVE={named}", remedy
     return "not here, so toy reviews are used", "python3 -m utils data fetches it (84 MB)"

@@ -35,7 +35,7 @@ FAILURES = (  # what pip and venv print → what we print; the first that fits
     ),
     (
         r"Permission denied: '([^']*)'|Read-only file system: '([^']*)'",
-        r"\1\2 is not writable: make your own copy of this folder, and start there.",
+        r"\1\2 is not writable: make your own copy of the repository, and start there.",
     ),
     (
         r"connection broken|ConnectionError|timed out|ProxyError|name resolution|getaddrinfo",
@@ -137,7 +137,7 @@ def install(files, missing):
         )
     if not os.access(ROOT, os.W_OK):
         lacks = f"{ROOT} is not writable, and {sys.executable} lacks {', '.join(missing)}"
-        sys.exit(f"{lacks}: make your own copy of this folder, and start there.")
+        sys.exit(f"{lacks}: make your own copy of the repository, and start there.")
     # Only a finished installation is built upon: one that was cut short may hold packages that pip believes are whole.
     new = not (venv_python().exists() and stamp(REQUIREMENTS).exists())
     cuda = sys.platform == "linux" and has_nvidia()

@@ -22,7 +22,9 @@ if zmq.has("curve"):  # otherwise each kernel warns that it is not encrypted
 
 
 def main(arguments):
-    """Replace this process with JupyterLab, which only this machine can reach, with a token that Jupyter creates."""
+    """Replace this process with JupyterLab. Only this machine can reach it, and it asks for a token that Jupyter
+    creates.
+    """
     first = min((environment.ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
     place = f"--LabApp.default_url=/lab/tree/notebooks/{first.name}"
     others = os.environ.get("JUPYTER_CONFIG_PATH")

@@ -40,7 +40,8 @@ SHARED_OUT = (
     "--no-loadscope-reorder",
 )  # more processes would need over 8 GB of memory
 
-# The first code cell of every notebook, without the address. Colab already has torch, numpy and what torchtext needs.
+# The first code cell of every notebook, without the address. Colab already has torch, numpy and all that torchtext
+# needs but sentencepiece.
 BOOTSTRAP = """\
 # Every notebook begins with this cell, which makes `import utils` work.
 import sys
@@ -196,7 +197,9 @@ def hide_outputs(cell, hide):
 
 
 def smaller(encoded):
-    """Re-encode a figure in at most 256 colours, which halves it. Returns it, and its size in points of two pixels."""
+    """Re-encode a figure in at most 256 colours, which halves the file. Returns the new figure, and its size in points
+    of two pixels.
+    """
     picture = Image.open(io.BytesIO(base64.b64decode(encoded)))
     if picture.mode != "P":
         file = io.BytesIO()
@@ -208,7 +211,7 @@ def smaller(encoded):
 
 
 def caption(cell):
-    """What the figure above `cell` shows: the first line of that text, without * or _ around it; None without one."""
+    """The caption in `cell`, which follows a figure: its first line, without * or _ around it; None without one."""
     if cell is None or cell.cell_type != "markdown" or cell.source.startswith("#"):
         return None
     line = cell.source.partition("\n")[0].strip()

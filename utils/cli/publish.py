@@ -25,7 +25,7 @@ def main(args):
     text = re.sub(r"git clone \S+", f"git clone {address}", text)
     with atomic_write(README) as file:
         file.write(text)
-    print(f"{len(notebooks.notebook_paths())} notebooks and {README.name}: {args.repository or 'no address'}")
+    print(f"{len(notebooks.notebook_paths())} notebooks and {README.name} now name {args.repository or 'no address'}")
     return 0
 
 
@@ -34,7 +34,7 @@ def without_badges(text):
 
 
 def with_badges(text, repository, branch, name):
-    """`text` with badges below its title, instead of those that it had."""
+    """`text` with new badges below its title, or with none if there is no `repository`."""
     title, rest = without_badges(text).split("\n\n", 1)
     if not repository:
         return f"{title}\n\n{rest}"

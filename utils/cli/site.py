@@ -57,8 +57,8 @@ def build(folder):
     """Write all pages into `folder`, which is new."""
     folder.mkdir()
     books = {path.stem: nbformat.read(path, as_version=4) for path in notebooks.notebook_paths()}
-    # The one that takes longest comes first. What a slider needs is found before any thread starts, because Python 3.11
-    # counts the depth of `ast.parse` for all threads together (python/cpython#106905).
+    # The notebook that takes longest comes first. What a slider needs is found before any thread starts, because Python
+    # 3.11 counts the depth of `ast.parse` for all threads together (python/cpython#106905).
     moving = {name: slider_cells(books[name]) for name in reversed(books) if name not in TYPED}
     with ThreadPoolExecutor(2) as pool:
         drawn = pool.map(lambda name: draw_frames(moving[name], folder / name), moving)
@@ -113,7 +113,7 @@ class Renderer(IPythonRenderer):
         return f'<div class="wide"><table>{text}</table></div>\n'
 
     def link(self, text, url, title=None):
-        ours = not re.match(r"\w+:", url)  # an absolute address is another's
+        ours = not re.match(r"\w+:", url)  # an absolute address leads to a different site
         return super().link(text, re.sub(r"\.ipynb(?=#|$)", ".html", url) if ours else url, title)
 
     def image(self, text, url, title=None):
@@ -126,7 +126,7 @@ def formula(body, display="inline"):
 
 
 def templates():
-    """What the pages are made from, with filters for Markdown, code, and text in a terminal's colours."""
+    """The Jinja environment of the page templates, with filters for Markdown, code, and a terminal's colours."""
     loader = jinja2.FileSystemLoader(PAGES)
     found = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     python, html = get_lexer_by_name("ipython3"), HtmlFormatter()

@@ -1,7 +1,7 @@
 """A notebook that was only read and run keeps its stored file: Jupyter's hook before saving, and what it compares.
 
-Without it, running and saving a notebook changes the file: JupyterLab writes its own metadata, drops alt texts and
-stores different pixels, which git and `test` would report.
+Without this hook, running and saving a notebook changes the file: JupyterLab writes its own metadata, drops alt texts
+and stores different pixels, which git and `test` would report.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""`python3 -m utils train`: one training for each preset and seed, and one look at the test set after each."""
+"""`python3 -m utils train`: one training run for each seed, and one measurement on the test set after each."""
 
 import contextlib
 import os
@@ -31,7 +31,7 @@ KEY = ("preset", "reviews", "seed")  # of results.tsv
 def train_preset(preset, seed, *, hold_out=True, keep=None):
     """Train as the dict `preset` says. Returns the task, the model, the history, and a row of results without the test.
 
-    The row is None if the training was interrupted. `keep` is passed to `training.fit`.
+    The row is None if training was interrupted. `keep` is passed to `training.fit`.
     """
     device, settings = training.best_device(), preset["fit"]
     task = tasks.prepare(**preset["task"], hold_out=hold_out)
@@ -48,12 +48,12 @@ def train_preset(preset, seed, *, hold_out=True, keep=None):
 
 
 def percent(accuracy):
-    """An accuracy as tables have it: "" for None."""
+    """An accuracy as it is written in tables; "" for None."""
     return "" if accuracy is None else f"{accuracy:.4f}"
 
 
 def scrambled_accuracy(model, task, max_tokens):
-    """Accuracy on validation by film with the words that the model reads of each review in random order."""
+    """Accuracy on the validation set of whole films if the words that the model reads are in random order."""
     words = text.scramble(task.words.head_and_tail(max_tokens), torch.Generator().manual_seed(0))
     return training.evaluate(model, words, task.reviews.labels, task.film_rows, max_tokens=max_tokens)[1]
 
@@ -61,8 +61,9 @@ def scrambled_accuracy(model, task, max_tokens):
 def train_and_test(name, seed, *, epochs=None, hold_out=True, out=None, to_record=False):
     """Train preset `name`, measure it once on the test set, keep a checkpoint. Returns the test accuracy.
 
-    If progress was kept beside the checkpoint, the training continues from there; it is deleted when the checkpoint is
-    written. An interrupted training returns None and leaves a checkpoint with a name of its own.
+    If progress was saved next to the checkpoint, training continues from it; the progress is deleted when the
+    checkpoint is written. If training is interrupted, the checkpoint gets a name that ends in -interrupted, and None is
+    returned.
     """
     preset = PRESETS[name]
     if epochs:
@@ -74,7 +75,7 @@ def train_and_test(name, seed, *, epochs=None, hold_out=True, out=None, to_recor
         if first and history:
             keep_checkpoint(out.with_name(f"{out.stem}-interrupted.pt"), model, preset, task, history)
             best = training.best_epoch(history)["epoch"]
-            print(f"The model is the one after epoch {best}. Use --resume to continue this training.")
+            print(f"The checkpoint holds the model as it was after epoch {best}. Use --resume to continue this run.")
         return None
     every = torch.arange(len(task.test))
     scores = training.predict(model, task.test_words, every, max_tokens=preset["fit"]["max_tokens"])
@@ -82,7 +83,7 @@ def train_and_test(name, seed, *, epochs=None, hold_out=True, out=None, to_recor
     test, on_mirror, on_others = (right[rows].mean().item() for rows in (mirror | ~mirror, mirror, ~mirror))
     row |= {"mirror": percent(on_mirror) if mirror.any() else "", "test": percent(test)}
     if mirror.any():
-        print(f"mirror pairs {on_mirror:.4f}, ordinary reviews {on_others:.4f}")
+        print(f"accuracy on mirror pairs {on_mirror:.4f}, on ordinary reviews {on_others:.4f}")
     print(
         f"test accuracy {test:.4f} on {len(right)} reviews, trained in {row['seconds']} s on {row['device']}",
         flush=True,
@@ -101,7 +102,7 @@ def checkpoint_path(name, seed, hold_out=True):
 
 
 def progress_path(out):
-    """Where the progress of a training is kept until its checkpoint `out` is written."""
+    """Where the progress of a training run is kept until its checkpoint `out` is written."""
     return out.with_name(f"{out.stem}-in-progress.pt")
 
 
@@ -155,7 +156,7 @@ def run_guarded(work, *arguments):
     except EXPECTED_ERRORS as problem:
         message = problem
     except (RuntimeError, KeyboardInterrupt) as problem:
-        # torchrun's SIGTERM may arrive while the loss of a process is being reported.
+        # torchrun's SIGTERM may arrive while the error about a process that has died is being raised.
         lost = problem.__context__ if isinstance(problem, KeyboardInterrupt) else problem
         if not (store and isinstance(lost, RuntimeError) and re.search("gloo|NCCL", str(lost))):
             raise
@@ -172,7 +173,7 @@ def interrupt(*_):
 
 
 def unwritable(path):
-    """Why no file can be written to `path`; None if it can."""
+    """The reason why `path` cannot be written; None if it can be."""
     if path.exists() and not path.is_file():
         return f"{path} is not a file"
     try:
@@ -184,7 +185,7 @@ def unwritable(path):
 
 
 def train_seeds(args):
-    """One training per seed; returns the exit code."""
+    """One training run per seed; returns the exit code."""
     if distributed.is_initialized():
         first = int(os.environ["LOCAL_RANK"]) == 0  # on each machine one process fetches and tokenises, then all read
         if not first:
@@ -199,14 +200,14 @@ def train_seeds(args):
         if accuracies[-1] is None:
             return 130
     if len(accuracies) > 1:
-        print(f"mean of {len(accuracies)} seeds: {sum(accuracies) / len(accuracies):.4f}")
+        print(f"mean test accuracy of {len(accuracies)} seeds: {sum(accuracies) / len(accuracies):.4f}")
     return 0
 
 
 def seeds_left(args):
     """The seeds to train; with --resume, only the first one with saved progress and those after it.
 
-    ResumeError if --resume finds no progress, or if there is progress that a new training would overwrite.
+    ResumeError if --resume finds no progress, or if there is progress that a new run would overwrite.
     """
     seeds, group = args.seed, ProcessGroup()
     if group.rank == 0:
@@ -216,7 +217,7 @@ def seeds_left(args):
             raise checkpoints.ResumeError(f"there is no {paths[0]} to continue from: leave out --resume to begin")
         if kept and not args.resume:
             raise checkpoints.ResumeError(
-                f"{paths[kept[0]]} holds an interrupted training: continue with --resume, or delete it to start again"
+                f"{paths[kept[0]]} holds the progress of a training run: continue it with --resume, or delete the file"
             )
         seeds = seeds[kept[0] :] if kept else seeds
     return group.broadcast(seeds)

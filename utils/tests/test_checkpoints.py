@@ -235,12 +235,12 @@ def test_another_training_does_not_go_on_from_it(task, tmp_path, monkeypatch):
     path = tmp_path / "way.pt"
     stop_after_two(task, path, monkeypatch)
     for changes, name in (({"seed": 1}, "seed"), ({"epochs": 4}, "epochs"), ({"learning_rate": 1.0}, "learning_rate")):
-        with pytest.raises(checkpoints.ResumeError, match=rf"to a different training \({name} .*, not .*\)"):
+        with pytest.raises(checkpoints.ResumeError, match=rf"to a different training run \({name} .*, not .*\)"):
             train(task, path, **changes)
-    with pytest.raises(checkpoints.ResumeError, match=r"to a different training \(model\)"):
+    with pytest.raises(checkpoints.ResumeError, match=r"to a different training run \(model\)"):
         train(task, path, model={"num_heads": 4})  # of the same shapes
     monkeypatch.setattr(torch, "__version__", "1.0")
-    with pytest.raises(checkpoints.ResumeError, match=r"to a different training \(torch 2.*, not 1.0\)"):
+    with pytest.raises(checkpoints.ResumeError, match=r"to a different training run \(torch 2.*, not 1.0\)"):
         train(task, path)
 
 
@@ -262,8 +262,8 @@ def test_a_full_disk_loses_no_epoch_and_ends_no_training(task, never_stopped, tm
     weights, history = train(task, path)
     assert all(map(torch.equal, weights.values(), never_stopped[0].values())) and history == never_stopped[1]
     said = capsys.readouterr().out
-    assert "epoch 1 is not kept" not in said
-    assert f"epoch 2 is not kept, because {path} could not be written" in said and "epoch 3 is not kept" in said
+    assert "epoch 1 was not saved" not in said
+    assert f"epoch 2 was not saved, because {path} could not be written" in said and "epoch 3 was not saved" in said
     monkeypatch.undo()
     goes_on_alike(task, never_stopped, tmp_path)
     assert "continuing after epoch 1" in capsys.readouterr().out

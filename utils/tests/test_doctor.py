@@ -83,5 +83,5 @@ def test_a_full_disk(repo_copy, sound, capsys, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2**28))
     assert doctor.main([]) == 1 and said(capsys)["disk"] == (
         "!!",
-        f"0.2 GiB free in {environment.ROOT}: make room, 1.0 GiB is needed",
+        f"0.2 GiB free in {environment.ROOT}: make room, because 1.0 GiB is needed",
     )

@@ -286,7 +286,7 @@ def bare(monkeypatch):
     [
         ("train --preset lektur", "invalid choice: 'lektur' (choose from"),
         ("train --seed 0 --epochs 0", "--epochs 0: at least one pass is needed"),
-        ("compare encodre", "nothing is called encodre: choose from 'lecture'"),
+        ("compare encodre", "there is no preset or variant called encodre: choose from 'lecture'"),
         ("data now", "unrecognized arguments: now"),
         ("doctor now", "unrecognized arguments: now"),
         ("run notebooks/05_decoder.ipynb", "as in notebooks/05_encoder.ipynb"),

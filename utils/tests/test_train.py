@@ -147,7 +147,7 @@ def test_resume_never_begins_anew_and_without_it_nothing_kept_is_lost(short, mon
     monkeypatch.setattr(training, "train_epoch", interrupted)
     assert command("train", line) == 130
     assert command("train", line) == 1
-    asked = f"{short / 'toy-1-in-progress.pt'} holds an interrupted training: continue with --resume"
+    asked = f"{short / 'toy-1-in-progress.pt'} holds the progress of a training run: continue it with --resume"
     assert asked in capsys.readouterr().out and len(calls) == 4
     assert command("train", [*line, "--resume"]) == 0
     assert len(calls) == 4 + 1 + 2 and "continuing after epoch 1" in capsys.readouterr().out
@@ -163,7 +163,7 @@ def test_a_finished_checkpoint_is_no_interrupted_training(short, capsys):
     assert command("train", ["--preset", "toy", "--epochs", "1"]) == 0
     (short / "toy-0.pt").rename(short / "toy-0-in-progress.pt")
     assert command("train", ["--preset", "toy", "--resume"]) == 1
-    assert "toy-0-in-progress.pt does not hold an interrupted training" in capsys.readouterr().out
+    assert "toy-0-in-progress.pt does not hold the progress of a training run" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("epoch", [1, 2])
@@ -180,7 +180,7 @@ def test_a_loss_that_is_not_finite_ends_it_and_overwrites_nothing(short, monkeyp
     assert command("train", ["--preset", "toy", "--record"]) == 1
     way, said = short / "toy-0-in-progress.pt", capsys.readouterr().out
     rate = {1: "0.00028", 2: "0.0014"}[epoch]  # of one cycle over 100 steps, up to 0.002: at the 7th, at the 57th
-    assert f"a gradient is not finite: rate {rate}, step 7 of epoch {epoch}: use smaller learning rates; the" in said
+    assert f"a gradient is not finite: rate {rate}, noticed at step 7 of epoch {epoch}: use smaller learning rates; the" in said
     assert (f"the last good checkpoint is {way}" if epoch == 2 else "there is no checkpoint yet") in said
     assert (short / "toy-0.pt").read_text() == "of a training that ended"
     assert not (short / "results.tsv").exists() and way.exists() == (epoch == 2)
