@@ -180,7 +180,10 @@ def test_a_loss_that_is_not_finite_ends_it_and_overwrites_nothing(short, monkeyp
     assert command("train", ["--preset", "toy", "--record"]) == 1
     way, said = short / "toy-0-in-progress.pt", capsys.readouterr().out
     rate = {1: "0.00028", 2: "0.0014"}[epoch]  # of one cycle over 100 steps, up to 0.002: at the 7th, at the 57th
-    assert f"a gradient is not finite: rate {rate}, noticed at step 7 of epoch {epoch}: use smaller learning rates; the" in said
+    assert (
+        f"a gradient is not finite: rate {rate}, noticed at step 7 of epoch {epoch}: use smaller learning rates; the"
+        in said
+    )
     assert (f"the last good checkpoint is {way}" if epoch == 2 else "there is no checkpoint yet") in said
     assert (short / "toy-0.pt").read_text() == "of a training that ended"
     assert not (short / "results.tsv").exists() and way.exists() == (epoch == 2)
