@@ -82,6 +82,15 @@ def test_each_formula_is_there(pages):
         assert pages[name].formulas >= written > 0  # the contents repeat those in headings
 
 
+def test_no_mark_is_left_over(folder):
+    """An asterisk that Markdown takes for text, as in *if* big *becomes* small*, it …*, would be on the page."""
+    for name in NAMES:
+        page = re.sub(
+            r"<(pre|code|math|script|style)\b.*?</\1>", "", (folder / f"{name}.html").read_text("utf8"), flags=re.DOTALL
+        )
+        assert not re.findall(r".{30}\*.{10}", re.sub("<[^>]*>", "", page)), name
+
+
 def pixels(path):
     return np.asarray(Image.open(path).convert("RGB"), dtype=float)
 
