@@ -29,6 +29,9 @@ def test_softargmax_by_hand():
     assert softargmax(torch.tensor([7.0, 9.0, 9.0]), math.inf).tolist() == [0, 0.5, 0.5]  # the limit shares
     assert softargmax(torch.tensor([7.0, math.nan]), math.inf).isnan().all()
     assert torch.allclose(softargmax(torch.stack([scores, -scores]), 2.0, dim=0).sum(0), torch.ones(3).double())
+    table = torch.tensor([[1.0, 5.0, 2.0], [7.0, 3.0, 7.0]])
+    for dim in (0, 1):  # the limit is taken along one dimension
+        assert torch.allclose(softargmax(table, math.inf, dim), softargmax(table, 1e4, dim))
 
 
 def test_softargmax_has_the_gradient_of_torch():
@@ -44,6 +47,7 @@ def test_hardargmax_takes_the_first_of_equals():
 def test_entropy():
     assert torch.allclose(entropy(torch.full((2, 4), 0.25)), torch.tensor(4.0).log())
     assert entropy(torch.tensor([[0.0, 1.0, 0.0]])).tolist() == [0.0]
+    assert entropy(torch.full((2, 3, 4), 0.25)).shape == (2, 3)
 
 
 def test_attend_equals_torch():
@@ -317,3 +321,5 @@ def test_the_first_weights_are_drawn_as_pytorch_draws_its_stacked_ones():
     bound = theirs.in_proj_weight.abs().max().item()
     for linear in (ours.W_q, ours.W_k, ours.W_v):
         assert abs(linear.weight.abs().max().item() / bound - 1) < 0.01
+    assert abs(ours.W_h.weight.abs().max().item() / (6 / 128) ** 0.5 - 1) < 0.01  # Xavier's bound
+    assert ours(torch.randn(1, 3, 64))[1] is None  # no weights unless asked for

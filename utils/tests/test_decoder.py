@@ -83,13 +83,15 @@ def test_a_cache_keeps_what_comes_in_its_order_and_the_rows_that_are_chosen():
     assert all(map(torch.equal, kept, wanted)) and cache.length == 8
 
 
-def test_each_layer_has_a_cache_of_its_own():
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_each_layer_has_a_cache_of_its_own(norm_first):
     torch.manual_seed(0)
-    decoder, x, memory = Decoder(2, 16, 4, 32), torch.randn(1, 1, 16), torch.randn(1, 5, 16)
-    caches = [KVCache(), KVCache()]
-    h, maps = decoder(x, memory, caches=caches, need_weights=True)
-    assert torch.allclose(h, decoder(x, memory)[0], atol=1e-6) and [cache.length for cache in caches] == [1, 1]
-    assert [a.shape for a in maps] == [(1, 4, 1, 5)] * 2
+    decoder, x, memory = Decoder(2, 16, 4, 32, norm_first=norm_first), torch.randn(1, 2, 16), torch.randn(1, 5, 16)
+    caches, wanted = [KVCache(), KVCache()], decoder(x, memory, mask=causal(2))[0]
+    for t in range(2):
+        h, maps = decoder(x[:, t : t + 1], memory, caches=caches, need_weights=True)
+        assert torch.allclose(h[:, 0], wanted[:, t], atol=1e-6) and [cache.length for cache in caches] == [t + 1] * 2
+    assert [a.shape for a in maps] == [(1, 4, 1, 5)] * 2 and all(cache.cross_kv for cache in caches)
     with pytest.raises(ValueError, match="shorter"):
         decoder(x, memory, caches=[KVCache()])
 

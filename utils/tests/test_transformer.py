@@ -51,6 +51,37 @@ def test_encoder_is_equivariant_and_returns_every_map(norm_first):
     assert [a.shape for a in maps] == [(2, 4, 7, 7)] * 3 and encoder(x)[1] == [None] * 3
 
 
+@pytest.mark.parametrize("norm_first", [None, False, True])
+def test_a_stack_equals_torch(norm_first):
+    """Post-norm unless asked for; a pre-norm stack ends in a norm of its own."""
+    first, ours = bool(norm_first), {} if norm_first is None else {"norm_first": norm_first}
+    theirs = {"dropout": 0.0, "batch_first": True, "norm_first": first}
+    final = nn.LayerNorm(16) if first else None
+    layer, stack = nn.TransformerEncoderLayer(16, 4, 32, **theirs), Encoder(2, 16, 4, 32, **ours)
+    found = parity.max_relative_error(
+        stack,
+        nn.TransformerEncoder(layer, 2, norm=final, enable_nested_tensor=False),
+        lambda ours, x: ours(x)[0],
+        lambda theirs, x: theirs(x),
+        torch.randn(3, 5, 16),
+    )
+    assert parity.within_tolerance(found)
+    layer, stack = nn.TransformerDecoderLayer(16, 4, 32, **theirs), Decoder(2, 16, 4, 32, **ours)
+    found = parity.max_relative_error(
+        stack,
+        nn.TransformerDecoder(layer, 2, norm=final),
+        lambda ours, x, memory: ours(x, memory)[0],
+        lambda theirs, x, memory: theirs(x, memory),
+        torch.randn(3, 5, 16),
+        torch.randn(3, 4, 16),
+    )
+    assert parity.within_tolerance(found)
+    x = torch.randn(1, 3, 16)
+    layers = EncoderLayer(16, 4, 32, **ours)(x), DecoderLayer(16, 4, 32, **ours)(x, x)
+    assert [a for _, a in layers] == [None, None]  # no weights unless asked for
+    assert EncoderLayer(16, 4, 32).norm_first is DecoderLayer(16, 4, 32).norm_first is False
+
+
 def test_sinusoidal_positions():
     table = sinusoidal_positions(50, 8)
     assert table.shape == (50, 8) and table[0].tolist() == [0.0, 1.0] * 4
@@ -111,7 +142,7 @@ ADDED = {"attention.dropout": "attention", "mlp.2": "mlp", "dropout": "all"}
 
 @pytest.mark.parametrize("norm_first", [False, True])
 @pytest.mark.parametrize("part", ["attention.dropout", "mlp.2", "dropout"])
-def test_each_dropout_of_an_encoder_layer_is_progress_path_and_on_no_other(norm_first, part):
+def test_each_dropout_of_an_encoder_layer_is_on_its_path_and_on_no_other(norm_first, part):
     torch.manual_seed(0)
     layer, x = EncoderLayer(8, 2, 16, dropout=0.5, norm_first=norm_first), torch.randn(2, 3, 8)
     assert [name for name, module in layer.named_modules() if isinstance(module, nn.Dropout)] == list(ADDED)
@@ -129,7 +160,7 @@ def test_each_dropout_of_an_encoder_layer_is_progress_path_and_on_no_other(norm_
 
 @pytest.mark.parametrize("norm_first", [False, True])
 @pytest.mark.parametrize("part", ["attention.dropout", "cross_attention.dropout", "mlp.2", "dropout"])
-def test_each_dropout_of_a_decoder_layer_is_progress_path_and_on_no_other(norm_first, part):
+def test_each_dropout_of_a_decoder_layer_is_on_its_path_and_on_no_other(norm_first, part):
     torch.manual_seed(0)
     layer = DecoderLayer(8, 2, 16, dropout=0.5, norm_first=norm_first)
     x, memory = torch.randn(2, 3, 8), torch.randn(2, 4, 8)
