@@ -8,14 +8,15 @@ import zmq
 
 from utils.cli import environment
 
-CONFIG = (
-    environment.ROOT / "utils" / "cli" / "jupyter"
-)  # switches off the question about news, for which there is no option
+# Switches off the question about news, for which there is no option; hides what would give an answer away.
+CONFIG = environment.ROOT / "utils" / "cli" / "jupyter"
 OPTIONS = [
     f"--ServerApp.root_dir={environment.ROOT}",
     "--ServerApp.ip=127.0.0.1",
     "--ContentsManager.pre_save_hook=utils.cli.stored.keep_stored",
     "--Application.log_level=ERROR",  # print nothing but the address
+    "--LabApp.custom_css=True",
+    f"--ServerApp.tornado_settings={{'static_custom_path': [{str(CONFIG / 'custom')!r}]}}",
 ]
 if zmq.has("curve"):  # otherwise each kernel warns that it is not encrypted
     OPTIONS.append("--KernelManager.transport_encryption=auto")

@@ -346,6 +346,7 @@ AS_IT_OPENS = """() => [...jupyterapp.shell.currentWidget.content.widgets].map((
         id: model.id,
         code: [...node.querySelectorAll(".jp-InputArea-editor")].some(seen),
         hidden: [...node.querySelectorAll(".jp-OutputPlaceholder")].some(seen),
+        quoted: [...node.querySelectorAll(".jp-OutputPlaceholder .jp-PlaceholderText")].some(seen),
         pictures: outputs.flatMap(part => [...part.querySelectorAll("img")])
             .filter(image => image.complete && image.naturalWidth).length,
         wide: outputs.some(part => part.scrollWidth > part.clientWidth + 1),
@@ -382,7 +383,8 @@ def wrong(cell, shown):
         yield f"{title}: code that should be folded is open, or the other way round"
     if metadata.get("outputs_hidden"):
         # Where the code is folded, too, its line stands for both; where it is not, a line of dots for the output.
-        if shown["pictures"] or shown["text"] or not (shown["hidden"] or metadata.get("source_hidden")):
+        seen = shown["pictures"] or shown["text"] or shown["quoted"]
+        if seen or not (shown["hidden"] or metadata.get("source_hidden")):
             yield f"{title}: its output can be seen before it is asked for"
         return
     pictures = sum("image/png" in output.get("data", {}) for output in cell.outputs)
