@@ -153,7 +153,12 @@ def fit(model, task, *, epochs, batch_size, max_tokens, word_dropout=0.0, thread
             if group.rank == 0:
                 bar.write(f"epoch {epoch}/{epochs}: {format_epoch(row)}", file=sys.stdout)
     except KeyboardInterrupt:
-        bar.write(f"stopped in epoch {len(history) + 1}: what was learned is kept", file=sys.stdout)
+        kept = (
+            f"the model is as after epoch {best_epoch(history)['epoch']}, its best"
+            if history
+            else "no epoch was finished"
+        )
+        bar.write(f"stopped in epoch {len(history) + 1}: {kept}", file=sys.stdout)
     finally:
         bar.close()
         torch.set_num_threads(threads_before)

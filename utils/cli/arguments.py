@@ -38,6 +38,8 @@ def lab(argv):
 
 
 def run(argv):
+    if unknown := [name for name in argv if name.startswith("-") and name != "--force"]:
+        return f"{unknown[0]} is not an option: --force stores a notebook even if no checked output has changed."
     paths = [Path(name) for name in argv if not name.startswith("-")]
     for path in paths:
         if not path.is_file():

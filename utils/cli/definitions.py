@@ -23,13 +23,15 @@ def copy_to_utils(book, name, root=environment.ROOT / "utils"):
     """Copy the definitions that the notebook `name` teaches to their modules in `root`, if the two differ.
 
     Docstrings, comments and type hints do not count as a difference; the docstrings of `utils` stay. Returns what was
-    changed.
+    changed. ValueError if `TAUGHT` names no module for one of them.
     """
     changed = []
     for cell in book.cells:
         for definition, source in (
             definitions_of(cell.source).items() if "utils" in cell.metadata.get("tags", []) else ()
         ):
+            if definition not in TAUGHT.get(name, {}):
+                raise ValueError(f"TAUGHT in utils/cli/definitions.py does not say which module keeps {definition}")
             path = root / TAUGHT[name][definition]
             module = path.read_text("utf8")
             kept = definitions_of(module)[definition]

@@ -120,12 +120,13 @@ def run(arguments):
         start = time.perf_counter()
         try:
             book = normalised(execute(path))
+            copied = copy_to_utils(book, path.stem) if path.resolve().parent == FOLDER else ()
         except (CellControlSignal, DeadKernelError, ValueError) as problem:
             sys.exit(f"{problem}\n{path} was not changed.")
         changed = force or comparable(book) != comparable(nbformat.read(path, as_version=4))
         if changed:
             write(book, path)
-        for name in copy_to_utils(book, path.stem) if path.parent == FOLDER else ():
+        for name in copied:
             print(f"  {name} now matches this notebook")
         print(f"  {'stored' if changed else 'unchanged'} after {time.perf_counter() - start:.0f} s", flush=True)
     return 0

@@ -76,3 +76,17 @@ def test_what_is_taught_is_brought_home(tmp_path):
     assert definitions.copy_to_utils(book, "04_multi_head_attention", tmp_path) == ["attention.py: padding_mask"]
     before = (environment.ROOT / "utils" / "attention.py").read_text("utf8")
     assert (tmp_path / "attention.py").read_text("utf8") == before.replace("(positions <", "(positions <=")
+    cell.source += "\n\n\ndef unheard_of():\n    pass"
+    with pytest.raises(ValueError, match="TAUGHT in .* does not say which module keeps unheard_of"):
+        definitions.copy_to_utils(book, "04_multi_head_attention", tmp_path)
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_run_brings_it_home_by_either_path(monkeypatch, absolute):
+    path, brought = notebooks.FOLDER / "04_multi_head_attention.ipynb", []
+    book = nbformat.read(path, as_version=4)
+    monkeypatch.setattr(notebooks, "execute", lambda path: book)
+    monkeypatch.setattr(notebooks, "copy_to_utils", lambda book, name: brought.append(name) or ())
+    monkeypatch.chdir(environment.ROOT)
+    notebooks.run([str(path if absolute else path.relative_to(environment.ROOT))])
+    assert brought == ["04_multi_head_attention"]

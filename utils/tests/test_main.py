@@ -291,6 +291,7 @@ def bare(monkeypatch):
         ("doctor now", "unrecognized arguments: now"),
         ("run notebooks/05_decoder.ipynb", "as in notebooks/05_encoder.ipynb"),
         ("run --force absent.ipynb", "as in notebooks/01_"),
+        ("run --forc notebooks/05_encoder.ipynb", "--forc is not an option: --force stores"),
     ],
 )
 def test_what_is_misspelt_is_said_before_anything_is_installed(bare, capsys, line, complaint):

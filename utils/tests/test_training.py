@@ -219,15 +219,18 @@ def test_ctrl_c_keeps_what_was_learned(task, monkeypatch, capsys):
 
     def interrupted(model, *args, **options):
         states.append({name: value.clone() for name, value in model.state_dict().items()})
-        if len(states) == 7:  # in the fourth
+        if len(states) >= 7:  # in the fourth
             raise KeyboardInterrupt
         return 0.0, next(accuracies)
 
     monkeypatch.setattr(training, "evaluate", interrupted)
     model, history = learn(task, epochs=5)
-    assert len(history) == 3 and "stopped in epoch 4" in capsys.readouterr().out
+    said = "stopped in epoch 4: the model is as after epoch 2, its best"
+    assert len(history) == 3 and said in capsys.readouterr().out
     assert all(map(torch.equal, model.state_dict().values(), states[2].values()))
     assert not any(map(torch.equal, states[2].values(), states[6].values()))
+    assert learn(task, epochs=5)[1] == []  # the next look comes in its first epoch
+    assert "stopped in epoch 1: no epoch was finished" in capsys.readouterr().out
 
 
 def test_predictions_come_in_the_order_asked_for(task):
