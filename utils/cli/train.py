@@ -75,7 +75,7 @@ def train_and_test(name, seed, *, epochs=None, hold_out=True, out=None, to_recor
         if first and history:
             keep_checkpoint(out.with_name(f"{out.stem}-interrupted.pt"), model, preset, task, history)
             best = training.best_epoch(history)["epoch"]
-            print(f"The checkpoint holds the model as it was after epoch {best}. Use --resume to continue this run.")
+            print(f"The checkpoint holds the model as after epoch {best}, its best. Use --resume to continue this run.")
         return None
     every = torch.arange(len(task.test))
     scores = training.predict(model, task.test_words, every, max_tokens=preset["fit"]["max_tokens"])
