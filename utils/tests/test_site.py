@@ -88,7 +88,7 @@ def test_no_mark_is_left_over(folder):
         page = re.sub(
             r"<(pre|code|math|script|style)\b.*?</\1>", "", (folder / f"{name}.html").read_text("utf8"), flags=re.DOTALL
         )
-        assert not re.findall(r".{30}\*.{10}", re.sub("<[^>]*>", "", page)), name
+        assert not re.findall(r".*\*.*", re.sub("<[^>]*>", "", page)), name
 
 
 def pixels(path):
